@@ -1,0 +1,1 @@
+"""The HTTP face of the services: it translates, it decides nothing."""

@@ -1,0 +1,1 @@
+"""The registry: what an app is, read from YAML."""

@@ -1,0 +1,1 @@
+"""From a source folder to commands: pure planners, nothing is executed here."""

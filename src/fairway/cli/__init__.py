@@ -1,0 +1,1 @@
+"""Flags fill a config, results are printed; no logic lives here."""

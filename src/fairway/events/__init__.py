@@ -1,0 +1,1 @@
+"""The event bus: typed events, durable topics, consumer groups."""

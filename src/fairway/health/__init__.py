@@ -1,0 +1,1 @@
+"""Concurrent checks of every app into one collector."""

@@ -1,0 +1,1 @@
+"""Durable, fenced jobs in memory, on SQLite and on Redis."""

@@ -1,0 +1,1 @@
+"""Follows the log files of every instance and answers queries on them."""

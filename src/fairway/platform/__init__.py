@@ -1,0 +1,1 @@
+"""Wires the services together: deploys, releases, supervision, door control."""

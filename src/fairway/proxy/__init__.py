@@ -1,0 +1,1 @@
+"""The door: a reverse proxy on asyncio Protocols."""
