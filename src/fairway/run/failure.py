@@ -1,0 +1,46 @@
+"""Why an app could not be built."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar
+
+from fairway.errors import FairwayError
+
+
+class BuildError(FairwayError):
+    """An app could not be built; its earlier release, if any, is untouched.
+
+    Codes: ``build.failed`` (a command failed), ``build.timeout``, ``build.undetected`` (nothing says how to build
+    it), ``build.toolchain_missing``, ``build.engine_missing`` (needs Docker), ``build.source`` (source folder missing, too large
+    or unreadable), ``build.config`` (env_file or secret missing).
+
+    Attributes:
+        app: Name of the app.
+        command: The failing command as a shell would show it, or an empty string.
+        status: Its exit status (negative: the signal that ended it), or None where no command failed.
+        tail: Last lines of the build log, without secrets and control characters.
+        log_path: The whole build log, or None where there is none.
+    """
+
+    code = "build.failed"
+    default_hint: ClassVar[str] = ""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        app: str,
+        code: str | None = None,
+        hint: str | None = None,
+        command: str = "",
+        status: int | None = None,
+        tail: tuple[str, ...] = (),
+        log_path: Path | None = None,
+    ) -> None:
+        super().__init__(message, code=code, hint=hint)
+        self.app = app
+        self.command = command
+        self.status = status
+        self.tail = tail
+        self.log_path = log_path
