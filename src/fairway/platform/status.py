@@ -67,8 +67,8 @@ class AppStatus(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         name: Name of the app.
-        state: ``blocked`` waits for `depends_on`; ``degraded`` serves with fewer instances than wanted or after a failed
-            deploy of a newer release; ``failed`` serves nothing though it should.
+        state: ``blocked`` waits for `depends_on`; ``degraded`` serves with fewer instances than wanted or after
+            the deploy of a newer release failed; ``failed`` serves nothing though it should.
         url: Where the door serves it, such as ``http://go-api.localhost:8080``.
         domain: Host name that the door routes here.
         runtime: ``process`` or ``compose``.
