@@ -1,0 +1,193 @@
+"""What every request has to pass before it reaches a handler: host, origin, token, body size.
+
+Plain ASGI, no task and no buffering, because the job API goes through it thousands of times a second.
+
+- *Host* against DNS rebinding: a page at evil.example whose name resolves to 127.0.0.1 sends its own name.
+- *Origin* against cross-site requests: a browser tells it on POST, on EventSource and on WebSocket.
+- *Token*: over TCP; constant-time comparison. A Unix socket is guarded by its file mode instead.
+- *Body*: bounded by length and while it streams.
+"""
+
+from __future__ import annotations
+
+import hmac
+import ipaddress
+from collections.abc import Iterable
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from fairway.api.problem import RequestError, problem_of, respond
+from fairway.errors import FairwayError
+
+MAX_BODY = 16 * 1024 * 1024
+OPEN_PATHS = frozenset({"/healthz", "/readyz", "/openapi.json"})
+APP_PATHS = ("/v1/queues", "/v1/jobs", "/v1/events")
+
+
+@dataclass(frozen=True, slots=True)
+class GuardPolicy:
+    """What the guard lets through.
+
+    Attributes:
+        token: Token that may do everything, or None to ask for none.
+        app_token: Token that may use only `APP_PATHS`, or None.
+        hosts: Host names, beside IP addresses, ``localhost`` and ``*.localhost``, under which the API may be called.
+        open_paths: Paths that need no token.
+        open_prefixes: Path prefixes that need no token, such as the dashboard's static files.
+        max_body: Bytes that a request body may have.
+    """
+
+    token: str | None = None
+    app_token: str | None = None
+    hosts: frozenset[str] = frozenset()
+    open_paths: frozenset[str] = OPEN_PATHS
+    open_prefixes: tuple[str, ...] = ()
+    max_body: int = MAX_BODY
+
+
+class AuthError(FairwayError):
+    """The request may not do what it asks for: ``auth.missing``, ``auth.invalid`` or ``auth.forbidden``."""
+
+    code = "auth.invalid"
+    default_hint = "Send `Authorization: Bearer TOKEN`; `.fairway/token` holds the token."
+
+
+class Guard:
+    """ASGI middleware that applies a `GuardPolicy`."""
+
+    def __init__(self, app: ASGIApp, policy: GuardPolicy) -> None:
+        self.app = app
+        self.policy = policy
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Check one request and pass it on; what does not pass gets a problem (a WebSocket is closed)."""
+        if scope["type"] == "lifespan":
+            await self.app(scope, receive, send)
+            return
+        headers = {name: value for name, value in scope["headers"] if name in _LOOKED_AT}
+        try:
+            if not _is_local(scope):
+                self._check_host(headers)
+                self._check_origin(headers)
+                self._check_token(scope["path"], headers)
+            limited = self._limited(headers, receive) if scope["type"] == "http" else receive
+        except FairwayError as error:
+            await _refuse(error, scope, receive, send)
+            return
+        try:
+            await self.app(scope, limited, send)
+        except Exception:
+            # Starlette's outermost layer has called `on_bug`, which logged the error, has answered if it still could,
+            # and raises for the server's sake, which would only log it again. A WebSocket has no such layer.
+            if scope["type"] != "http":
+                raise
+
+    def _check_host(self, headers: dict[bytes, bytes]) -> None:
+        host = _host_of(headers.get(b"host", b"").decode("latin-1"))
+        if host is None or not _is_known(host, self.policy.hosts):
+            raise RequestError(
+                f"The API is not served under the host {(host or '')[:100]!r}.",
+                code="auth.forbidden",
+                hint="Call it as localhost or by IP address, or name the host with `fairway up --api-host`.",
+            )
+
+    def _check_origin(self, headers: dict[bytes, bytes]) -> None:
+        origin = headers.get(b"origin")
+        if origin is None:
+            return
+        told = urlsplit(origin.decode("latin-1"))
+        if told.scheme in {"http", "https"} and told.netloc.encode("latin-1") == headers.get(b"host"):
+            return
+        raise RequestError(
+            f"Requests from pages of {origin.decode('latin-1')[:100]!r} are refused.", code="auth.forbidden", hint=""
+        )
+
+    def _check_token(self, path: str, headers: dict[bytes, bytes]) -> None:
+        policy = self.policy
+        if policy.token is None or path in policy.open_paths or path.startswith(policy.open_prefixes or ("\0",)):
+            return
+        scheme, _, given = headers.get(b"authorization", b"").partition(b" ")
+        if scheme.lower() != b"bearer" or not given.strip():
+            raise AuthError("Expected a bearer token, got none.", code="auth.missing")
+        given = given.strip()
+        # Both are compared whatever comes, so that time tells neither which one was near.
+        admin = hmac.compare_digest(given, policy.token.encode())
+        app = hmac.compare_digest(given, (policy.app_token or policy.token).encode())
+        if admin:
+            return
+        if not app:
+            raise AuthError("The bearer token is not valid.", code="auth.invalid")
+        if not _under(path, APP_PATHS):
+            raise AuthError(
+                "The token of hosted apps covers jobs and events only.",
+                code="auth.forbidden",
+                hint="Use the administrator's token of `.fairway/token`.",
+            )
+
+    def _limited(self, headers: dict[bytes, bytes], receive: Receive) -> Receive:
+        limit = self.policy.max_body
+        length = headers.get(b"content-length")
+        if length is not None and length.isdigit() and int(length) > limit:
+            raise _too_large(limit)
+        if length is not None:
+            return receive
+        seen = 0
+
+        async def counted() -> Message:
+            nonlocal seen
+            message = await receive()
+            if message["type"] == "http.request":
+                seen += len(message.get("body", b""))
+                if seen > limit:
+                    raise _too_large(limit)
+            return message
+
+        return counted
+
+
+_LOOKED_AT = frozenset({b"host", b"origin", b"authorization", b"content-length"})
+
+
+def _is_local(scope: Scope) -> bool:
+    """Say whether the request came over the daemon's Unix socket, whose address has a path and no port."""
+    server = scope.get("server")
+    return server is not None and server[1] is None
+
+
+def _host_of(value: str) -> str | None:
+    """Return the lower-case host of a Host header without its port, or None where it is malformed."""
+    if value.startswith("["):
+        host, closed, rest = value[1:].partition("]")
+        return host.lower() if closed and (not rest or rest[1:].isdigit()) else None
+    host, colon, port = value.partition(":")
+    if colon and not port.isdigit():
+        return None
+    return host.rstrip(".").lower() or None
+
+
+def _is_known(host: str, hosts: Iterable[str]) -> bool:
+    if host == "localhost" or host.endswith(".localhost") or host in hosts:
+        return True
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    # No name to rebind: whoever asks by address has reached this listener already.
+    return True
+
+
+def _under(path: str, prefixes: Iterable[str]) -> bool:
+    return any(path == prefix or path.startswith((prefix + "/", prefix + ":")) for prefix in prefixes)
+
+
+def _too_large(limit: int) -> RequestError:
+    return RequestError(f"The body is larger than the {limit} bytes that are allowed.", code="request.too_large")
+
+
+async def _refuse(error: FairwayError, scope: Scope, receive: Receive, send: Send) -> None:
+    if scope["type"] == "websocket":
+        await send({"type": "websocket.close", "code": 1008, "reason": error.code})
+        return
+    await respond(problem_of(error), {"connection": "close"})(scope, receive, send)

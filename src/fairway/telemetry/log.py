@@ -1,0 +1,69 @@
+"""Structured logging of Fairway itself: JSON lines for files, a readable form on a terminal, never a secret.
+
+`configure` is called once a process, by whoever starts it; without it, warnings and worse go to stderr as JSON.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import MutableMapping
+from typing import Any, TextIO
+
+import structlog
+
+_SECRET_WORDS = ("token", "secret", "password", "passwd", "authorization", "cookie", "api_key", "apikey", "private_key")
+_MASK = "***"
+
+
+def configure(*, stream: TextIO | None = None, json: bool | None = None, level: int = logging.INFO) -> None:
+    """Set up structlog for this process.
+
+    Args:
+        stream: Where lines go; None takes stderr, looked up at each line.
+        json: One JSON object a line; None decides by whether `stream` is a terminal.
+        level: Lowest level that is written, as `logging` numbers them.
+    """
+    target = stream if stream is not None else sys.stderr
+    as_json = not target.isatty() if json is None else json
+    processors: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
+        mask_secrets,
+        structlog.processors.EventRenamer("msg"),
+    ]
+    if as_json:
+        processors += [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+    else:
+        processors.append(
+            structlog.dev.ConsoleRenderer(
+                event_key="msg",
+                timestamp_key="time",
+                # The default shows local variables, which may be secrets, and imports Rich.
+                exception_formatter=structlog.dev.plain_traceback,
+            )
+        )
+    structlog.configure(
+        processors=processors,
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.PrintLoggerFactory(target),
+        cache_logger_on_first_use=False,
+    )
+
+
+def get(component: str, **values: Any) -> Any:
+    """Return a logger whose lines carry ``component`` and `values`; its methods are `debug` … `error`."""
+    if not structlog.is_configured():
+        configure(json=True, level=logging.WARNING)
+    return structlog.get_logger(component=component, **values)
+
+
+def mask_secrets(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Structlog processor: replace every value whose key sounds like a secret, in nested mappings too."""
+    for key, value in event.items():
+        if any(word in key.lower() for word in _SECRET_WORDS):
+            event[key] = _MASK
+        elif isinstance(value, dict):
+            event[key] = mask_secrets(None, "", dict(value))
+    return event
