@@ -1,0 +1,3 @@
+module fairway.example/go-api
+
+go 1.21
