@@ -1,0 +1,1 @@
+"""The stores behind `fairway.jobs.store`: memory, SQLite, Redis."""
