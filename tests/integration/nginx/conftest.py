@@ -10,6 +10,7 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from pathlib import Path
 
+import psutil
 import pytest
 
 from fairway.apps.spec import AppSpec
@@ -77,8 +78,8 @@ async def _stop(pid: int) -> None:
 
 
 def _exists(pid: int) -> bool:
+    # It put itself into the background, so it is init's to reap: a zombie has ended.
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
         return False
-    return True
