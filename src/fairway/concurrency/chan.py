@@ -1,0 +1,405 @@
+"""`Chan`: Go's channel for the tasks of one event loop.
+
+Source: Go, ``runtime/chan.go`` (hand-off to the first waiter past the buffer, refill from the head sender on a
+receive from a full buffer, close wakes everyone). No lock: everything between two awaits happens at one instant
+on one loop. `SharedChan` is the one for threads.
+
+A blocked receiver is a future in `_recvq`; a blocked sender is a pair (future, value) in `_sendq`; a blocked
+select puts a `SelectEntry` in place of the future. Whoever comes by takes the first that is not done. A waiter
+that gives up is removed at once if it stands at either end and else left behind, done; the queue is rebuilt
+when such entries are the majority, so that removal is O(1) amortised and a loop of selects leaks nothing.
+"""
+
+from __future__ import annotations
+
+from asyncio import Future
+from collections import deque
+from collections.abc import Iterable, Iterator
+from typing import Any, Generic, Literal, TypeVar
+
+from fairway.concurrency import registry
+from fairway.concurrency.cases import CLOSED, NOT_READY, RecvCase, SelectEntry, SendCase
+from fairway.concurrency.errors import Closed, CloseOfClosed, SendOnClosed, WrongArgument
+from fairway.concurrency.parking import enter, settle
+from fairway.concurrency.views import ChanStatistics, RecvChan, RecvView, SendChan, SendView
+
+T = TypeVar("T")
+
+# Below this many entries left behind a queue is not worth rebuilding.
+_COMPACT_FROM = 16
+
+
+def wrong_size(what: str, got: object) -> WrongArgument:
+    """Return the error for a capacity or batch size that is out of bounds."""
+    return WrongArgument(f"expected {what}, got: {got!r}")
+
+
+def check_cap(cap: object) -> int:
+    """Return `cap` if it is an int >= 0."""
+    if not isinstance(cap, int) or isinstance(cap, bool) or cap < 0:
+        raise wrong_size("a channel capacity that is an int >= 0", cap)
+    return cap
+
+
+def check_batch(n: object) -> int:
+    """Return `n` if it is an int >= 1."""
+    if not isinstance(n, int) or isinstance(n, bool) or n < 1:
+        raise wrong_size("a batch size that is an int >= 1", n)
+    return n
+
+
+class Chan(SendChan[T], RecvChan[T], Generic[T]):
+    """A channel of capacity `cap` (>= 0, default 0: unbuffered) for the tasks of one event loop.
+
+    Values leave in the order in which they came, and waiters are served in the order in which they came.
+    Every operation is atomic with respect to cancellation: it either happened, and then it returns, or it did
+    not happen, and then `asyncio.CancelledError` is raised; a cancel that comes too late for an operation is
+    delivered at the task's next wait.
+
+    Raises:
+        WrongArgument: `cap` is no int >= 0.
+
+    Source: Go specification, "Channel types"; ``runtime/chan.go``.
+    """
+
+    __slots__ = ("__weakref__", "_buf", "_cap", "_closed", "_dead_recv", "_dead_send", "_recvq", "_sendq")
+
+    def __init__(self, cap: int = 0) -> None:
+        self._cap = check_cap(cap)
+        self._buf: deque[T] = deque()
+        self._recvq: deque[Future[Any] | SelectEntry] = deque()
+        self._sendq: deque[tuple[Future[Any] | SelectEntry, T]] = deque()
+        self._dead_recv = 0
+        self._dead_send = 0
+        self._closed = False
+        if registry.enabled:
+            registry.channels.add(self)
+
+    # -- what it is ------------------------------------------------------------------------------------------
+
+    @property
+    def cap(self) -> int:
+        """Size of the buffer, >= 0. Source: Go's ``cap``."""
+        return self._cap
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close()` was called; values may still wait in the buffer."""
+        return self._closed
+
+    def __len__(self) -> int:
+        """Return the number of values in the buffer, 0 to `cap`. Source: Go's ``len``."""
+        return len(self._buf)
+
+    @property
+    def sender(self) -> SendChan[T]:
+        """The send-only view; `with ch.sender as out:` closes the channel on exit."""
+        return SendView(self)
+
+    @property
+    def receiver(self) -> RecvChan[T]:
+        """The receive-only view."""
+        return RecvView(self)
+
+    def statistics(self) -> ChanStatistics:
+        """Return the channel's state at this instant; O(number of waiters)."""
+        return ChanStatistics(
+            len=len(self._buf),
+            cap=self._cap,
+            blocked_senders=sum(1 for entry, _ in self._sendq if registry.is_waiting(entry)),
+            blocked_receivers=sum(1 for entry in self._recvq if registry.is_waiting(entry)),
+            closed=self._closed,
+        )
+
+    def __repr__(self) -> str:
+        """Return ``<Chan 3/8 [1 sender blocked]>``."""
+        return registry.describe(type(self).__name__, self.statistics())
+
+    # -- without waiting -------------------------------------------------------------------------------------
+
+    def try_send(self, value: T, /) -> bool:
+        """Send `value` if that needs no waiting; return whether it was sent.
+
+        Raises:
+            SendOnClosed: The channel is closed.
+        """
+        done = self._put(value)
+        if done is CLOSED:
+            raise SendOnClosed
+        return done is True
+
+    def try_recv(self) -> tuple[T, Literal[True]] | tuple[None, Literal[False]] | None:
+        """Receive if that needs no waiting.
+
+        Returns:
+            ``(value, True)``; ``(None, False)`` once closed and drained; None if nothing is ready.
+        """
+        value = self._take()
+        if value is NOT_READY:
+            return None
+        if value is CLOSED:
+            return None, False
+        return value, True
+
+    def close(self) -> None:
+        """Close the channel: buffered values can still be received, every waiter is woken.
+
+        Blocked receivers see the end, blocked senders raise `SendOnClosed`.
+
+        Raises:
+            CloseOfClosed: It was closed before.
+        """
+        if self._closed:
+            raise CloseOfClosed
+        self._closed = True
+        receivers, senders = self._recvq, self._sendq
+        self._recvq, self._sendq = deque(), deque()
+        self._dead_recv = self._dead_send = 0
+        for entry in receivers:
+            if not entry.done():
+                registry.wake(entry, CLOSED)
+        for entry, _ in senders:
+            if not entry.done():
+                registry.wake(entry, CLOSED)
+
+    # -- waiting ---------------------------------------------------------------------------------------------
+
+    async def send(self, value: T, /) -> None:
+        """Wait until a receiver or the buffer has taken `value`.
+
+        Cancellation: raises `asyncio.CancelledError` only if the value was not taken.
+
+        Raises:
+            SendOnClosed: The channel is closed, or was closed during the wait.
+        """
+        done = self._put(value)
+        if done is NOT_READY:
+            done = await self._park_send(value)
+        if done is CLOSED:
+            raise SendOnClosed
+
+    async def recv(self) -> T:
+        """Wait for a value and return it.
+
+        Cancellation: raises `asyncio.CancelledError` only if no value was taken.
+
+        Raises:
+            Closed: The channel is closed and drained.
+        """
+        value = self._take()
+        if value is NOT_READY:
+            value = await self._park_recv()
+        if value is CLOSED:
+            raise Closed
+        return value  # type: ignore[no-any-return]  # the marks are gone, a T is left
+
+    async def recv_ok(self) -> tuple[T, Literal[True]] | tuple[None, Literal[False]]:
+        """Wait for a value or the end: ``(value, True)``, or ``(None, False)`` once closed and drained.
+
+        Cancellation: as `recv`.
+        """
+        value = self._take()
+        if value is NOT_READY:
+            value = await self._park_recv()
+        if value is CLOSED:
+            return None, False
+        return value, True
+
+    async def __anext__(self) -> T:
+        """Receive the next value, or raise `StopAsyncIteration` once closed and drained."""
+        value = self._take()
+        if value is NOT_READY:
+            value = await self._park_recv()
+        if value is CLOSED:
+            raise StopAsyncIteration
+        return value  # type: ignore[no-any-return]  # the marks are gone, a T is left
+
+    async def recv_many(self, n: int, /) -> list[T]:
+        """Wait for at least one value and return all that are ready, at most `n` (>= 1).
+
+        Returns:
+            1 to `n` values in order, or ``[]`` once closed and drained.
+
+        Cancellation: as `recv`.
+        """
+        check_batch(n)
+        first = self._take()
+        if first is NOT_READY:
+            first = await self._park_recv()
+        if first is CLOSED:
+            return []
+        got: list[T] = [first]
+        while len(got) < n:
+            value = self._take()
+            if value is NOT_READY or value is CLOSED:
+                break
+            got.append(value)
+        return got
+
+    async def send_many(self, items: Iterable[T], /) -> None:
+        """Send every item in order, waiting where there is no room.
+
+        Cancellation: when `asyncio.CancelledError` is raised, a prefix of the items was sent and no other.
+
+        Raises:
+            SendOnClosed: The channel is closed or was closed meanwhile; its `sent` counts the accepted items.
+        """
+        for sent, value in enumerate(items):
+            done = self._put(value)
+            if done is NOT_READY:
+                done = await self._park_send(value)
+            if done is CLOSED:
+                raise SendOnClosed(sent=sent)
+
+    # -- select ----------------------------------------------------------------------------------------------
+
+    def on_recv(self) -> RecvCase[T]:
+        """Return the case "receive from this channel" for `select`."""
+        return RecvCase(self)
+
+    def on_send(self, value: T, /) -> SendCase:
+        """Return the case "send `value` on this channel" for `select`."""
+        return SendCase(self, value)
+
+    # -- inside ----------------------------------------------------------------------------------------------
+
+    def _take(self) -> Any:
+        """Receive now: a value, CLOSED or NOT_READY."""
+        buf, sendq = self._buf, self._sendq
+        if buf:
+            value = buf.popleft()
+            if sendq:
+                refill = self._from_sender()
+                if refill is not NOT_READY:
+                    buf.append(refill)
+            return value
+        if sendq:
+            value = self._from_sender()
+            if value is not NOT_READY:
+                return value
+        return CLOSED if self._closed else NOT_READY
+
+    def _from_sender(self) -> Any:
+        """Complete the first live sender and return its value, or NOT_READY."""
+        sendq = self._sendq
+        while sendq:
+            entry, value = sendq.popleft()
+            if entry.done():
+                self._dead_send -= 1
+            elif registry.wake(entry, True):
+                return value
+        return NOT_READY
+
+    def _put(self, value: T) -> Any:
+        """Send now: True, CLOSED or NOT_READY."""
+        if self._closed:
+            return CLOSED
+        recvq = self._recvq
+        while recvq:
+            entry = recvq.popleft()
+            if entry.done():
+                self._dead_recv -= 1
+            elif registry.wake(entry, value):
+                return True
+        if len(self._buf) < self._cap:
+            self._buf.append(value)
+            return True
+        return NOT_READY
+
+    def _recv_ready(self) -> bool:
+        """Whether `_take` is likely to find something; exact unless only waiters of closed loops are left."""
+        if self._buf or self._closed:
+            return True
+        sendq = self._sendq
+        while sendq:
+            if not sendq[0][0].done():
+                return True
+            sendq.popleft()
+            self._dead_send -= 1
+        return False
+
+    def _send_ready(self) -> bool:
+        """Whether `_put` is likely to succeed or to fail for good; see `_recv_ready`."""
+        if self._closed or len(self._buf) < self._cap:
+            return True
+        recvq = self._recvq
+        while recvq:
+            if not recvq[0].done():
+                return True
+            recvq.popleft()
+            self._dead_recv -= 1
+        return False
+
+    async def _park_recv(self) -> Any:
+        loop, task, n = enter()
+        future: Future[Any] = Future(loop=loop)
+        self._recvq.append(future)
+        try:
+            return await future
+        except BaseException as exc:
+            if settle(future, task, n, exc):
+                return future.result()
+            self._drop_recv(future)
+            raise
+
+    async def _park_send(self, value: T) -> Any:
+        loop, task, n = enter()
+        future: Future[Any] = Future(loop=loop)
+        pair = (future, value)
+        self._sendq.append(pair)
+        try:
+            return await future
+        except BaseException as exc:
+            if settle(future, task, n, exc):
+                return future.result()
+            self._drop_send(pair)
+            raise
+
+    def _drop_recv(self, entry: Future[Any] | SelectEntry) -> None:
+        """Take a waiter that gave up out of the queue; it is done already."""
+        queue = self._recvq
+        if queue and queue[-1] is entry:
+            queue.pop()
+        elif queue and queue[0] is entry:
+            queue.popleft()
+        else:
+            self._dead_recv += 1
+            if self._dead_recv > _COMPACT_FROM and self._dead_recv * 2 > len(queue):
+                self._recvq = deque(e for e in queue if not e.done())
+                self._dead_recv = min(0, self._dead_recv - len(queue) + len(self._recvq))
+
+    def _drop_send(self, pair: tuple[Future[Any] | SelectEntry, T]) -> None:
+        """Take a waiter that gave up out of the queue; it is done already."""
+        queue = self._sendq
+        if queue and queue[-1] is pair:
+            queue.pop()
+        elif queue and queue[0] is pair:
+            queue.popleft()
+        else:
+            self._dead_send += 1
+            if self._dead_send > _COMPACT_FROM and self._dead_send * 2 > len(queue):
+                self._sendq = deque(p for p in queue if not p[0].done())
+                self._dead_send = min(0, self._dead_send - len(queue) + len(self._sendq))
+
+    def blocked(self) -> Iterator[registry.Blocked]:
+        """Yield who waits here, for `fairway.concurrency.debug`."""
+        for entry in list(self._recvq):
+            if registry.is_waiting(entry):
+                yield registry.Blocked(
+                    "select recv" if isinstance(entry, SelectEntry) else "recv",
+                    self,
+                    registry.task_of(registry.future_of(entry)),
+                    None,
+                )
+        for entry, _ in list(self._sendq):
+            if registry.is_waiting(entry):
+                yield registry.Blocked(
+                    "select send" if isinstance(entry, SelectEntry) else "send",
+                    self,
+                    registry.task_of(registry.future_of(entry)),
+                    None,
+                )
+
+    def __reduce__(self) -> Any:
+        """Refuse to be pickled: a channel lives in one process."""
+        raise TypeError(f"{type(self).__name__} cannot be pickled: a channel lives in one process")
