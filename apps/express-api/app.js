@@ -32,7 +32,17 @@ export function createApp({ release }) {
       response.status(400).json({ error: `expected ms to be a whole number from 0 to ${MAX_SLOW_MS}, got: ${came}` });
       return;
     }
-    await sleep(ms);
+    // A client that has gone is not waited for, and a server that stops is not held up by it.
+    const gone = new AbortController();
+    response.once('close', () => gone.abort());
+    try {
+      await sleep(ms, undefined, { signal: gone.signal });
+    } catch (error) {
+      if (error.name === 'AbortError') {
+        return;
+      }
+      throw error;
+    }
     response.json({ slept_ms: ms });
   }).all(notAllowed);
 

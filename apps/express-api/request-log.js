@@ -1,6 +1,8 @@
 // One JSON line a request on stdout, and a request id on every answer.
 import { randomUUID } from 'node:crypto';
 
+// What proxies log for an answer that could not be delivered.
+const CLIENT_CLOSED_REQUEST = 499;
 const VALID_ID = /^[A-Za-z0-9._-]{1,128}$/;
 
 /** Writes one JSON line; `fields` follow the time. */
@@ -19,11 +21,12 @@ export function requestLog(request, response, next) {
   response.set('X-Request-Id', requestId);
   // 'close' follows both a complete answer and a client that went away, once each.
   response.once('close', () => {
+    const status = response.writableFinished ? response.statusCode : CLIENT_CLOSED_REQUEST;
     writeLine({
-      level: levelOf(response.statusCode),
+      level: levelOf(status),
       method: request.method,
       path,
-      status: response.statusCode,
+      status,
       duration_ms: Math.round((performance.now() - started) * 1000) / 1000,
       request_id: requestId,
     });

@@ -1,5 +1,6 @@
 """One JSON line a request on stdout, and a request id on every answer."""
 
+import asyncio
 import json
 import logging
 import re
@@ -9,6 +10,7 @@ import time
 from datetime import UTC, datetime
 
 _VALID_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
+CLIENT_CLOSED_REQUEST = 499  # what proxies log for an answer that nobody was left to receive
 _LEVELS = {logging.DEBUG: "debug", logging.INFO: "info", logging.WARNING: "warning"}
 
 
@@ -32,6 +34,14 @@ class JsonHandler(logging.Handler):
         write_line(fields)
 
 
+async def answer(send, status, sentence):
+    """Send a whole answer in the contract's form."""
+    body = json.dumps({"error": sentence}).encode()
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": status, "headers": [*headers, (b"connection", b"close")]})
+    await send({"type": "http.response.body", "body": body})
+
+
 class RequestLog:
     """ASGI middleware, outermost: it sees the status that the client sees.
 
@@ -48,7 +58,7 @@ class RequestLog:
         given = dict(scope["headers"]).get(b"x-request-id", b"")
         request_id = given if _VALID_ID.fullmatch(given) else secrets.token_hex(16).encode()
         started = time.perf_counter()
-        status = 500  # what uvicorn answers where the app raises before it answered
+        status = 0
 
         async def send_with_id(message):
             nonlocal status
@@ -59,7 +69,16 @@ class RequestLog:
 
         try:
             await self.app(scope, receive, send_with_id)
+        except asyncio.CancelledError:
+            # uvicorn cancels what outlasts its graceful shutdown. The task ends here, so nothing is kept from ending.
+            if status:
+                raise
+            await answer(send_with_id, 503, "this instance is stopping, try again")
+        except Exception:
+            status = status or 500  # uvicorn answers it
+            raise
         finally:
+            status = status or CLIENT_CLOSED_REQUEST
             write_line(
                 {
                     "level": "error" if status >= 500 else "warning" if status >= 400 else "info",

@@ -12,6 +12,9 @@ import (
 
 const requestIDHeader = "X-Request-Id"
 
+// statusClientClosedRequest is what proxies log for an answer that nobody was left to receive.
+const statusClientClosedRequest = 499
+
 // logger writes one JSON object a line. Safe for concurrent use: a line is one Write.
 type logger struct {
 	mu  sync.Mutex
@@ -100,6 +103,8 @@ func withRequestLog(next http.Handler, log *logger) http.Handler {
 			switch {
 			case failure != nil:
 				status = http.StatusInternalServerError
+			case status == 0 && r.Context().Err() != nil:
+				status = statusClientClosedRequest
 			case status == 0:
 				status = http.StatusOK
 			}
