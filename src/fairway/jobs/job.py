@@ -163,7 +163,7 @@ class Completed(Struct, frozen=True, tag_field="outcome", tag="completed", forbi
 
     id: int
     fence: int
-    result: Raw = Raw(b"null")  # noqa: RUF009 - immutable
+    result: Raw = Raw(b"null")
 
 
 class Failed(Struct, frozen=True, tag_field="outcome", tag="failed", forbid_unknown_fields=True):
