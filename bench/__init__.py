@@ -1,0 +1,1 @@
+"""Benchmarks beside public peers: `python -m bench.<subsystem>`."""
