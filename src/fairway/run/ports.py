@@ -1,0 +1,173 @@
+"""Ports: fresh ones for instances, and who listens on one.
+
+Fresh ports come from below the kernel's ephemeral range. A port out of that range could be handed to an outgoing
+connection (the door alone opens thousands to 127.0.0.1) between our test and the instance's `bind`, and the instance
+would die of EADDRINUSE once in a while for no visible reason.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import socket
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+from fairway.errors import FairwayError
+
+_LISTEN = "0A"  # the kernel's TCP_LISTEN in /proc/net/tcp
+_FIRST, _LAST = 20000, 32767
+
+
+class PortsExhausted(FairwayError):
+    """No port of the range is free."""
+
+    code = "ports.exhausted"
+
+
+class PortHolder(NamedTuple):
+    """Who listens on a port: process id and name, None and an empty string where that is not to be known."""
+
+    pid: int | None
+    name: str
+
+    def __str__(self) -> str:
+        if self.pid is None:
+            return "a process of another user"
+        return f"{self.name or 'a process'} (pid {self.pid})"
+
+
+class PortPool:
+    """Hands out ports that nothing listens on, each once until it is given back.
+
+    Args:
+        first: Lowest port, >= 1024; None for 20000.
+        last: Highest port; None for the one below the kernel's ephemeral range, 32767 at most.
+    """
+
+    __slots__ = ("_first", "_last", "_next", "_taken")
+
+    def __init__(self, first: int | None = None, last: int | None = None) -> None:
+        self._first = _FIRST if first is None else first
+        self._last = min(_LAST, _ephemeral_start() - 1) if last is None else last
+        if self._last < self._first:  # a machine whose ephemeral range starts very low
+            self._first, self._last = 10000, _LAST
+        self._next = random.randint(self._first, self._last)  # noqa: S311  # spreads daemons, guards nothing
+        self._taken: set[int] = set()
+
+    def take(self) -> int:
+        """Return a port that no socket of this machine is bound to. Raises `PortsExhausted`."""
+        for _ in range(self._last - self._first + 1):
+            port, self._next = self._next, self._next + 1
+            if self._next > self._last:
+                self._next = self._first
+            if port not in self._taken and is_free(port):
+                self._taken.add(port)
+                return port
+        raise PortsExhausted(f"expected a free port from {self._first} to {self._last}, all are in use")
+
+    def claim(self, port: int) -> None:
+        """Mark a port as in use by an instance that was adopted."""
+        self._taken.add(port)
+
+    def give_back(self, port: int) -> None:
+        """Allow a port to be handed out again; unknown ports are ignored."""
+        self._taken.discard(port)
+
+    def __repr__(self) -> str:
+        return f"<PortPool {self._first}-{self._last}: {len(self._taken)} taken>"
+
+
+def is_free(port: int, host: str = "") -> bool:
+    """Say whether a server could bind `port` now on `host` (empty: every IPv4 address)."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+    return True
+
+
+def listening_inodes(port: int) -> set[int]:
+    """Return the inodes of the sockets that listen on TCP `port`, on any address; empty where /proc is missing."""
+    wanted = f":{port:04X}"
+    found: set[int] = set()
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        try:
+            text = Path(table).read_text(encoding="ascii")
+        except OSError:
+            continue
+        for line in text.splitlines()[1:]:
+            if wanted not in line or _LISTEN not in line:
+                continue
+            fields = line.split()
+            if fields[3] == _LISTEN and fields[1].endswith(wanted):
+                found.add(int(fields[9]))
+    return found
+
+
+def listener_among(port: int, pids: Iterable[int]) -> bool | None:
+    """Say who listens on `port`: True for one of `pids`, False for somebody else, None for nobody (yet).
+
+    An orphan of an earlier release that still holds the port would pass any health check; this tells it apart.
+    """
+    if not os.path.exists("/proc/net/tcp"):
+        return _listener_among_psutil(port, pids)
+    inodes = listening_inodes(port)
+    if not inodes:
+        return None
+    return any(not inodes.isdisjoint(_socket_inodes(pid)) for pid in pids)
+
+
+def holder(port: int) -> PortHolder | None:
+    """Return who listens on `port`, for an error message, or None if nobody does. Reads all of /proc: not for loops."""
+    import psutil
+
+    inodes = listening_inodes(port)
+    for process in psutil.process_iter(["pid", "name"]):
+        if inodes:
+            if not inodes.isdisjoint(_socket_inodes(process.pid)):
+                return PortHolder(process.pid, str(process.info["name"]))
+        elif not os.path.exists("/proc/net/tcp") and _listener_among_psutil(port, [process.pid]):
+            return PortHolder(process.pid, str(process.info["name"]))
+    return PortHolder(None, "") if inodes else None
+
+
+def _socket_inodes(pid: int) -> set[int]:
+    folder = f"/proc/{pid}/fd"
+    found: set[int] = set()
+    try:
+        names = os.listdir(folder)
+    except OSError:  # gone, or another user's
+        return found
+    for name in names:
+        try:
+            target = os.readlink(f"{folder}/{name}")
+        except OSError:
+            continue
+        if target.startswith("socket:["):
+            found.add(int(target[8:-1]))
+    return found
+
+
+def _listener_among_psutil(port: int, pids: Iterable[int]) -> bool | None:
+    import psutil
+
+    for pid in pids:
+        try:
+            connections = psutil.Process(pid).net_connections(kind="tcp")
+        except psutil.Error:
+            continue
+        if any(c.status == psutil.CONN_LISTEN and c.laddr and c.laddr.port == port for c in connections):
+            return True
+    return None if is_free(port) else False
+
+
+def _ephemeral_start() -> int:
+    try:
+        text = Path("/proc/sys/net/ipv4/ip_local_port_range").read_text(encoding="ascii")
+        return int(text.split()[0])
+    except (OSError, ValueError, IndexError):
+        return _LAST + 1
