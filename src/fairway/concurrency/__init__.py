@@ -2,8 +2,23 @@
 
 from __future__ import annotations
 
+from fairway.concurrency.binding import Binding, after_func
 from fairway.concurrency.cases import Case, RecvCase, SendCase
 from fairway.concurrency.chan import Chan
+from fairway.concurrency.context import (
+    CancelContext,
+    Context,
+    ContextStatistics,
+    InvalidContext,
+    InvalidKey,
+    background,
+    with_cancel,
+    with_cause,
+    with_deadline,
+    with_timeout,
+    with_value,
+    without_cancel,
+)
 from fairway.concurrency.errors import (
     Canceled,
     Closed,
@@ -22,6 +37,8 @@ from fairway.concurrency.select import select
 from fairway.concurrency.views import ChanStatistics, RecvChan, RecvView, SendChan
 
 __all__ = [
+    "Binding",
+    "CancelContext",
     "Canceled",
     "Case",
     "Chan",
@@ -30,8 +47,12 @@ __all__ = [
     "CloseOfNil",
     "Closed",
     "ConcurrencyError",
+    "Context",
+    "ContextStatistics",
     "DeadlineExceeded",
     "Deadlock",
+    "InvalidContext",
+    "InvalidKey",
     "NegativeWaitGroup",
     "RecvCase",
     "RecvChan",
@@ -41,6 +62,14 @@ __all__ = [
     "SendOnClosed",
     "WrongArgument",
     "WrongLoop",
+    "after_func",
+    "background",
     "nil",
     "select",
+    "with_cancel",
+    "with_cause",
+    "with_deadline",
+    "with_timeout",
+    "with_value",
+    "without_cancel",
 ]
