@@ -29,11 +29,13 @@ from fairway.concurrency.errors import (
     Deadlock,
     NegativeWaitGroup,
     SendOnClosed,
+    TimedOut,
     WrongArgument,
     WrongLoop,
 )
 from fairway.concurrency.nil import nil
 from fairway.concurrency.select import select
+from fairway.concurrency.shared import SharedChan
 from fairway.concurrency.views import ChanStatistics, RecvChan, RecvView, SendChan
 
 __all__ = [
@@ -60,6 +62,8 @@ __all__ = [
     "SendCase",
     "SendChan",
     "SendOnClosed",
+    "SharedChan",
+    "TimedOut",
     "WrongArgument",
     "WrongLoop",
     "after_func",

@@ -6,7 +6,7 @@ from asyncio import Future
 from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeVar
 
 if TYPE_CHECKING:
-    from fairway.concurrency.chan import Chan
+    from fairway.concurrency.views import RecvChan, SendChan
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -32,7 +32,7 @@ class Case(Generic[T_co]):
 
     __slots__ = ("chan",)
 
-    chan: Chan[Any]
+    chan: Any  # Chan or SharedChan; select looks which
 
 
 class RecvCase(Case[T_co]):
@@ -40,7 +40,7 @@ class RecvCase(Case[T_co]):
 
     __slots__ = ()
 
-    def __init__(self, chan: Chan[T_co]) -> None:
+    def __init__(self, chan: RecvChan[T_co]) -> None:
         self.chan = chan
 
     def __repr__(self) -> str:
@@ -53,7 +53,7 @@ class SendCase(Case[None]):
 
     __slots__ = ("value",)
 
-    def __init__(self, chan: Chan[Any], value: object) -> None:
+    def __init__(self, chan: SendChan[Any], value: object) -> None:
         self.chan = chan
         self.value = value
 

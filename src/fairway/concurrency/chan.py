@@ -383,22 +383,11 @@ class Chan(SendChan[T], RecvChan[T], Generic[T]):
 
     def blocked(self) -> Iterator[registry.Blocked]:
         """Yield who waits here, for `fairway.concurrency.debug`."""
-        for entry in list(self._recvq):
+        waiting: list[tuple[Any, Literal["recv", "send"]]] = [(entry, "recv") for entry in self._recvq]
+        waiting += [(entry, "send") for entry, _ in self._sendq]
+        for entry, kind in waiting:
             if registry.is_waiting(entry):
-                yield registry.Blocked(
-                    "select recv" if isinstance(entry, SelectEntry) else "recv",
-                    self,
-                    registry.task_of(registry.future_of(entry)),
-                    None,
-                )
-        for entry, _ in list(self._sendq):
-            if registry.is_waiting(entry):
-                yield registry.Blocked(
-                    "select send" if isinstance(entry, SelectEntry) else "send",
-                    self,
-                    registry.task_of(registry.future_of(entry)),
-                    None,
-                )
+                yield registry.blocked_on(self, entry, kind, in_select=not isinstance(entry, Future))
 
     def __reduce__(self) -> Any:
         """Refuse to be pickled: a channel lives in one process."""

@@ -75,6 +75,12 @@ class WrongLoop(ConcurrencyError, RuntimeError):
     default_hint: ClassVar[str] = "use SharedChan between threads and event loops"
 
 
+class TimedOut(ConcurrencyError, TimeoutError):
+    """A thread waited on a `SharedChan` for as long as it was told to; nothing was sent or received."""
+
+    code = "concurrency.timed_out"
+
+
 class NegativeWaitGroup(ConcurrencyError):
     """A wait group's counter went below zero. Source: Go, ``panic: sync: negative WaitGroup counter``."""
 

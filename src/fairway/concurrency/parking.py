@@ -76,6 +76,11 @@ def settle(future: asyncio.Future[Any], task: asyncio.Task[Any] | None, n: int, 
         return False
     if future.cancelled() or not isinstance(exc, asyncio.CancelledError):
         return False
+    defer(task, n, exc)
+    return True
+
+
+def defer(task: asyncio.Task[Any] | None, n: int, exc: asyncio.CancelledError) -> None:
+    """Deliver `exc`, which came over a committed operation of `task`, again; n as `enter` gave it."""
     if task is not None:
         _deferred[task] = Deferred(task, n, exc.args)
-    return True

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -64,28 +63,41 @@ def task_of(future: Any) -> asyncio.Task[Any] | None:
 
 def is_waiting(entry: Any) -> bool:
     """Whether the waiter can still be served: undecided, and its loop is not closed."""
-    return not entry.done() and not future_of(entry).get_loop().is_closed()
+    if entry.done():
+        return False
+    loop = loop_of(entry)
+    return loop is None or not loop.is_closed()
+
+
+def loop_of(entry: Any) -> asyncio.AbstractEventLoop | None:
+    """Return the event loop of a waiting task, None for a thread."""
+    future = future_of(entry)
+    return future.get_loop() if isinstance(future, asyncio.Future) else None
 
 
 def wake(entry: Any, value: Any) -> bool:
-    """Commit the undecided waiter `entry` with `value`; False if its loop is closed, so that it counts as dead."""
+    """Commit the undecided waiter `entry` with `value`.
+
+    False if its loop is closed, so that it counts as dead, or if another thread was faster.
+    """
     try:
-        entry.set_result(value)
+        return entry.set_result(value) is not False
     except RuntimeError:
-        if not future_of(entry).get_loop().is_closed():
+        loop = loop_of(entry)
+        if loop is None or not loop.is_closed():
             raise
         return False
-    return True
 
 
 def all_channels() -> list[Any]:
     """Return every living channel, registered or found by the garbage collector."""
     from fairway.concurrency.chan import Chan
+    from fairway.concurrency.shared import SharedChan
 
     found = {id(c): c for c in list(channels)}
     if not enabled:
         for candidate in gc.get_objects():
-            if isinstance(candidate, Chan):
+            if isinstance(candidate, (Chan, SharedChan)):
                 found[id(candidate)] = candidate
     return list(found.values())
 
@@ -98,6 +110,16 @@ def blocked() -> Iterator[Blocked]:
         yield from channel.blocked()
 
 
+def blocked_on(channel: Any, entry: Any, kind: Literal["send", "recv"], *, in_select: bool) -> Blocked:
+    """Return the entry of a queue of `channel` as `Blocked`."""
+    future = future_of(entry)
+    task = task_of(future) if isinstance(future, asyncio.Future) else None
+    name: Literal["send", "recv", "select send", "select recv"] = kind
+    if in_select:
+        name = "select send" if kind == "send" else "select recv"
+    return Blocked(name, channel, task, getattr(entry, "thread", None))
+
+
 def describe(name: str, statistics: ChanStatistics) -> str:
     """Return the common form of a channel's repr."""
     notes = []
@@ -108,8 +130,3 @@ def describe(name: str, statistics: ChanStatistics) -> str:
             notes.append(f"{count} {what}{'s' if count > 1 else ''} blocked")
     tail = f" [{', '.join(notes)}]" if notes else ""
     return f"<{name} {statistics.len}/{statistics.cap}{tail}>"
-
-
-def current_thread_id() -> int:
-    """Return the identifier of the calling thread."""
-    return threading.get_ident()

@@ -15,6 +15,8 @@ from fairway.concurrency.cases import CLOSED, DEFAULT, NOT_READY, Case, RecvCase
 from fairway.concurrency.errors import SendOnClosed, WrongArgument
 from fairway.concurrency.nil import nil, park_forever
 from fairway.concurrency.parking import enter, settle
+from fairway.concurrency.shared import SharedChan
+from fairway.concurrency.shared_select import select_shared
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -263,6 +265,13 @@ async def select(*cases: Case[Any], default: bool = False, timeout: float | None
         SendOnClosed: The chosen case sends on a closed channel.
         WrongArgument: A case is no case, or `timeout` is negative or no number.
     """
+    if timeout is not None:
+        _check_timeout(timeout)
+    for case in cases:
+        if case.__class__ is not RecvCase and case.__class__ is not SendCase:
+            raise WrongArgument(f"expected a case made by on_recv() or on_send(value), got: {case!r}")
+        if isinstance(case.chan, SharedChan):
+            return await select_shared(cases, default, timeout)
     while True:
         ready = [i for i, case in enumerate(cases) if _is_ready(case)]
         if not ready:
@@ -271,23 +280,19 @@ async def select(*cases: Case[Any], default: bool = False, timeout: float | None
         result = _attempt(cases[index], index)
         if result is not NOT_READY:
             return result  # type: ignore[no-any-return]  # the mark is gone
-    if default or (timeout is not None and _check_timeout(timeout) == 0):
+    if default or timeout == 0:
         return DEFAULT
     return await _block(cases, timeout)
 
 
-def _check_timeout(timeout: Any) -> float:
+def _check_timeout(timeout: Any) -> None:
     if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout >= 0:
         raise WrongArgument(f"expected a select timeout in seconds >= 0 or None, got: {timeout!r}")
-    return timeout
 
 
 def _is_ready(case: Case[Any]) -> bool:
-    if isinstance(case, RecvCase):
-        return case.chan._recv_ready()
-    if isinstance(case, SendCase):
-        return case.chan._send_ready()
-    raise WrongArgument(f"expected a case made by on_recv() or on_send(value), got: {case!r}")
+    ready: bool = case.chan._send_ready() if isinstance(case, SendCase) else case.chan._recv_ready()
+    return ready
 
 
 def _attempt(case: Case[Any], index: int) -> Any:
@@ -309,7 +314,7 @@ async def _block(cases: tuple[Case[Any], ...], timeout: float | None) -> tuple[i
         await park_forever("select without a channel that is not nil")
     loop, task, n = enter()
     future: Future[tuple[int, Any, bool]] = Future(loop=loop)
-    timer = None if timeout is None else loop.call_later(_check_timeout(timeout), _expire, future)
+    timer = None if timeout is None else loop.call_later(timeout, _expire, future)
     placed = [_place(case, SelectEntry(future, i, isinstance(case, SendCase))) for i, case in live]
     try:
         result = await future

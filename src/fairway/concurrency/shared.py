@@ -1,0 +1,461 @@
+"""`SharedChan`: a channel between any number of threads and event loops.
+
+The same queues and rules as `Chan`, under one lock: every step that looks at the channel and changes it holds
+the lock, commits at most the waiters that it serves, and wakes them by what `waiters` describes. It never waits
+while it holds the lock.
+"""
+
+from __future__ import annotations
+
+import threading
+from asyncio import CancelledError, Future
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Generic, Literal, TypeVar
+
+from fairway.concurrency import registry
+from fairway.concurrency.cases import CLOSED, NOT_READY, RecvCase, SendCase
+from fairway.concurrency.chan import check_batch, check_cap
+from fairway.concurrency.errors import Closed, CloseOfClosed, SendOnClosed, TimedOut, WrongArgument
+from fairway.concurrency.parking import defer, enter
+from fairway.concurrency.views import ChanStatistics, RecvChan, RecvView, SendChan, SendView
+from fairway.concurrency.waiters import SharedEntry, TaskWaiter, ThreadWaiter, mailbox_of
+
+T = TypeVar("T")
+_COMPACT_FROM = 16
+_Waiter = ThreadWaiter | TaskWaiter | SharedEntry
+
+
+def check_timeout(timeout: Any) -> float | None:
+    """Return `timeout` if it is None or a number of seconds >= 0."""
+    if timeout is None:
+        return None
+    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout >= 0:
+        raise WrongArgument(f"expected a timeout in seconds >= 0 or None, got: {timeout!r}")
+    return min(timeout, threading.TIMEOUT_MAX)
+
+
+class WaitQueue:
+    """Waiters in the order in which they came, each with the value that it sends (None for receivers).
+
+    Used under the channel's lock. A waiter that gave up leaves a dead item behind, unless it stands at an end;
+    the queue is rebuilt when those are the majority.
+    """
+
+    __slots__ = ("_dead", "_items")
+
+    def __init__(self) -> None:
+        self._items: deque[tuple[_Waiter, Any]] = deque()
+        self._dead = 0
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __iter__(self) -> Iterator[_Waiter]:
+        return iter([waiter for waiter, _ in self._items])
+
+    def add(self, waiter: _Waiter, value: Any = None) -> None:
+        """Put `waiter` at the end."""
+        self._items.append((waiter, value))
+
+    def serve(self, result: Any) -> tuple[bool, Any]:
+        """Commit the first waiter that is alive with `result`: (True, its value), or (False, None) if there is none."""
+        items = self._items
+        while items:
+            waiter, value = items.popleft()
+            if waiter.done():
+                self._dead -= 1
+            elif waiter.set_result(result):
+                return True, value
+        return False, None
+
+    def any_alive(self) -> bool:
+        """Whether a waiter is left that can be served; the dead ones before it are dropped."""
+        items = self._items
+        while items:
+            if registry.is_waiting(items[0][0]):
+                return True
+            items.popleft()
+            self._dead -= 1
+        return False
+
+    def drop(self, waiter: _Waiter) -> None:
+        """Take out a waiter that was decided elsewhere or gave up."""
+        items = self._items
+        if items and items[-1][0] is waiter:
+            items.pop()
+        elif items and items[0][0] is waiter:
+            items.popleft()
+        else:
+            self._dead += 1
+            if self._dead > _COMPACT_FROM and self._dead * 2 > len(items):
+                self._items = deque(item for item in items if not item[0].done())
+                self._dead = min(0, self._dead - len(items) + len(self._items))
+
+
+class SharedChan(SendChan[T], RecvChan[T], Generic[T]):
+    """A channel of capacity `cap` (>= 0, default 0) between threads and event loops.
+
+    Tasks use the methods that `Chan` has; threads use `send_sync`, `recv_sync` and `recv_many_sync`, and the
+    methods that never wait. Order, close and cancellation are as in `Chan`; a full channel holds senders of
+    both kinds back, an empty one receivers. A waiter whose event loop was closed counts as dead.
+
+    Raises:
+        WrongArgument: `cap` is no int >= 0.
+    """
+
+    __slots__ = ("__weakref__", "_buf", "_cap", "_closed", "_receivers", "_senders", "lock")
+
+    def __init__(self, cap: int = 0) -> None:
+        self._cap = check_cap(cap)
+        self._buf: deque[T] = deque()
+        self._receivers = WaitQueue()
+        self._senders = WaitQueue()
+        self._closed = False
+        self.lock = threading.Lock()
+        if registry.enabled:
+            registry.channels.add(self)
+
+    # -- what it is ------------------------------------------------------------------------------------------
+
+    @property
+    def cap(self) -> int:
+        """Size of the buffer, >= 0."""
+        return self._cap
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close()` was called; values may still wait in the buffer."""
+        return self._closed
+
+    def __len__(self) -> int:
+        """Return the number of values in the buffer, 0 to `cap`."""
+        return len(self._buf)
+
+    @property
+    def sender(self) -> SendChan[T]:
+        """The send-only view; `with ch.sender as out:` closes the channel on exit."""
+        return SendView(self)
+
+    @property
+    def receiver(self) -> RecvChan[T]:
+        """The receive-only view."""
+        return RecvView(self)
+
+    def statistics(self) -> ChanStatistics:
+        """Return the channel's state at one instant; O(number of waiters)."""
+        with self.lock:
+            return ChanStatistics(
+                len=len(self._buf),
+                cap=self._cap,
+                blocked_senders=sum(1 for waiter in self._senders if registry.is_waiting(waiter)),
+                blocked_receivers=sum(1 for waiter in self._receivers if registry.is_waiting(waiter)),
+                closed=self._closed,
+            )
+
+    def __repr__(self) -> str:
+        """Return ``<SharedChan 3/8 [1 sender blocked]>``."""
+        return registry.describe(type(self).__name__, self.statistics())
+
+    # -- without waiting -------------------------------------------------------------------------------------
+
+    def try_send(self, value: T, /) -> bool:
+        """Send `value` if that needs no waiting; return whether it was sent. From any thread.
+
+        Raises:
+            SendOnClosed: The channel is closed.
+        """
+        with self.lock:
+            done = self.put_locked(value)
+        if done is CLOSED:
+            raise SendOnClosed
+        return done is True
+
+    def try_recv(self) -> tuple[T, Literal[True]] | tuple[None, Literal[False]] | None:
+        """Receive if that needs no waiting. From any thread.
+
+        Returns:
+            ``(value, True)``; ``(None, False)`` once closed and drained; None if nothing is ready.
+        """
+        with self.lock:
+            value = self.take_locked()
+        if value is NOT_READY:
+            return None
+        if value is CLOSED:
+            return None, False
+        return value, True
+
+    def close(self) -> None:
+        """Close the channel, from any thread: buffered values stay, every waiter is woken.
+
+        Raises:
+            CloseOfClosed: It was closed before.
+        """
+        with self.lock:
+            if self._closed:
+                raise CloseOfClosed
+            self._closed = True
+            for queue in (self._receivers, self._senders):
+                while queue.serve(CLOSED)[0]:
+                    continue
+
+    # -- waiting, in tasks -----------------------------------------------------------------------------------
+
+    async def send(self, value: T, /) -> None:
+        """Wait until a receiver or the buffer has taken `value`; see `Chan.send`."""
+        with self.lock:
+            done = self.put_locked(value)
+            waiter = self._park(self._senders, value) if done is NOT_READY else None
+        if waiter is not None:
+            done = await self._wait(*waiter, self._senders)
+        if done is CLOSED:
+            raise SendOnClosed
+
+    async def recv(self) -> T:
+        """Wait for a value and return it; see `Chan.recv`."""
+        value = await self._recv()
+        if value is CLOSED:
+            raise Closed
+        return value  # type: ignore[no-any-return]  # the marks are gone, a T is left
+
+    async def recv_ok(self) -> tuple[T, Literal[True]] | tuple[None, Literal[False]]:
+        """Wait for a value or the end: ``(value, True)``, or ``(None, False)`` once closed and drained."""
+        value = await self._recv()
+        if value is CLOSED:
+            return None, False
+        return value, True
+
+    async def __anext__(self) -> T:
+        """Receive the next value, or raise `StopAsyncIteration` once closed and drained."""
+        value = await self._recv()
+        if value is CLOSED:
+            raise StopAsyncIteration
+        return value  # type: ignore[no-any-return]  # the marks are gone, a T is left
+
+    async def recv_many(self, n: int, /) -> list[T]:
+        """Wait for 1 to `n` values; ``[]`` once closed and drained; see `Chan.recv_many`."""
+        check_batch(n)
+        with self.lock:
+            got = self._take_many(n, [])
+            waiter = None if got or self._closed else self._park(self._receivers)
+        if waiter is None:
+            return got
+        first = await self._wait(*waiter, self._receivers)
+        return [] if first is CLOSED else self._with_more(first, n)
+
+    async def send_many(self, items: Iterable[T], /) -> None:
+        """Send every item in order, waiting where there is no room; see `Chan.send_many`."""
+        # A list goes in one hold of the lock as far as there is room; of any other iterable each item is fetched
+        # without the lock, since fetching may run anything.
+        sent = 0
+        batches = (items,) if isinstance(items, (list, tuple)) else ((value,) for value in items)
+        for batch in batches:
+            at = 0
+            while at < len(batch):
+                waiter = None
+                with self.lock:
+                    at, done = self._put_run(batch, at)
+                    if done is NOT_READY:
+                        waiter = self._park(self._senders, batch[at])
+                if waiter is not None:
+                    done = await self._wait(*waiter, self._senders)
+                    at += done is True
+                if done is CLOSED:
+                    raise SendOnClosed(sent=sent + at)
+            sent += at
+
+    # -- waiting, in threads ---------------------------------------------------------------------------------
+
+    def send_sync(self, value: T, /, timeout: float | None = None) -> None:
+        """Block the calling thread until `value` is taken, for `timeout` seconds (>= 0) at most.
+
+        Raises:
+            SendOnClosed: The channel is closed, or was closed during the wait.
+            TimedOut: The time ran out; the value was not taken. A `TimeoutError`.
+        """
+        check_timeout(timeout)
+        with self.lock:
+            done = self.put_locked(value)
+            if done is NOT_READY:
+                waiter = ThreadWaiter()
+                self._senders.add(waiter, value)
+        if done is NOT_READY:
+            done = self._wait_sync(waiter, self._senders, timeout)
+        if done is CLOSED:
+            raise SendOnClosed
+
+    def recv_sync(self, timeout: float | None = None) -> T:
+        """Block the calling thread until a value comes, for `timeout` seconds (>= 0) at most; return it.
+
+        Raises:
+            Closed: The channel is closed and drained.
+            TimedOut: The time ran out. A `TimeoutError`.
+        """
+        check_timeout(timeout)
+        with self.lock:
+            value = self.take_locked()
+            if value is NOT_READY:
+                waiter = ThreadWaiter()
+                self._receivers.add(waiter)
+        if value is NOT_READY:
+            value = self._wait_sync(waiter, self._receivers, timeout)
+        if value is CLOSED:
+            raise Closed
+        return value  # type: ignore[no-any-return]  # the marks are gone, a T is left
+
+    def recv_many_sync(self, n: int, /, timeout: float | None = None) -> list[T]:
+        """Block the calling thread until a value comes; return 1 to `n` values, ``[]`` once closed and drained.
+
+        Raises:
+            TimedOut: `timeout` seconds passed without a value. A `TimeoutError`.
+        """
+        check_batch(n)
+        check_timeout(timeout)
+        with self.lock:
+            got = self._take_many(n, [])
+            if got or self._closed:
+                return got
+            waiter = ThreadWaiter()
+            self._receivers.add(waiter)
+        first = self._wait_sync(waiter, self._receivers, timeout)
+        return [] if first is CLOSED else self._with_more(first, n)
+
+    # -- select ----------------------------------------------------------------------------------------------
+
+    def on_recv(self) -> RecvCase[T]:
+        """Return the case "receive from this channel" for `select`."""
+        return RecvCase(self)
+
+    def on_send(self, value: T, /) -> SendCase:
+        """Return the case "send `value` on this channel" for `select`."""
+        return SendCase(self, value)
+
+    # -- inside, under the lock ------------------------------------------------------------------------------
+
+    def take_locked(self) -> Any:
+        """Receive now, the lock being held: a value, CLOSED or NOT_READY."""
+        buf = self._buf
+        if buf:
+            value = buf.popleft()
+            if self._senders:
+                served, refill = self._senders.serve(True)
+                if served:
+                    buf.append(refill)
+            return value
+        if self._senders:
+            served, value = self._senders.serve(True)
+            if served:
+                return value
+        return CLOSED if self._closed else NOT_READY
+
+    def put_locked(self, value: T) -> Any:
+        """Send now, the lock being held: True, CLOSED or NOT_READY."""
+        if self._closed:
+            return CLOSED
+        if self._receivers and self._receivers.serve(value)[0]:
+            return True
+        if len(self._buf) < self._cap:
+            self._buf.append(value)
+            return True
+        return NOT_READY
+
+    def _put_run(self, batch: Sequence[T], at: int) -> tuple[int, Any]:
+        """Send ``batch[at:]`` as far as that needs no waiting: where it stopped, and why (True: at the end)."""
+        while at < len(batch):
+            done = self.put_locked(batch[at])
+            if done is not True:
+                return at, done
+            at += 1
+        return at, True
+
+    def _take_many(self, n: int, got: list[T]) -> list[T]:
+        """Add ready values to `got` until it holds `n`; return it."""
+        while len(got) < n:
+            value = self.take_locked()
+            if value is NOT_READY or value is CLOSED:
+                break
+            got.append(value)
+        return got
+
+    def _park(self, queue: WaitQueue, value: Any = None) -> tuple[TaskWaiter, Any, int]:
+        loop, task, n = enter()
+        waiter = TaskWaiter(Future(loop=loop), mailbox_of(loop))
+        queue.add(waiter, value)
+        return waiter, task, n
+
+    # -- inside, without the lock ----------------------------------------------------------------------------
+
+    def _with_more(self, first: T, n: int) -> list[T]:
+        with self.lock:
+            return self._take_many(n, [first])
+
+    async def _recv(self) -> Any:
+        with self.lock:
+            value = self.take_locked()
+            waiter = self._park(self._receivers) if value is NOT_READY else None
+        return value if waiter is None else await self._wait(*waiter, self._receivers)
+
+    async def _wait(self, waiter: TaskWaiter, task: Any, n: int, queue: WaitQueue) -> Any:
+        """Wait for the hand-off: what was received, True for a value sent, or CLOSED."""
+        try:
+            await waiter.future
+        except BaseException as exc:
+            if waiter.claim.acquire(False):
+                self.forget(waiter, queue, exc)
+                raise
+            if not isinstance(exc, CancelledError):
+                raise
+            with self.lock:  # the passer sets the result before it lets go of the lock
+                defer(task, n, exc)
+        return waiter.result
+
+    def _wait_sync(self, waiter: ThreadWaiter, queue: WaitQueue, timeout: float | None) -> Any:
+        try:
+            committed = waiter.wait(check_timeout(timeout))
+        except BaseException as exc:
+            if waiter.abandoned:
+                self.forget(waiter, queue, exc)
+            raise
+        if not committed:
+            with self.lock:
+                queue.drop(waiter)
+            raise TimedOut(f"nothing happened on {self!r} for {timeout} s")
+        return waiter.result
+
+    def forget(self, waiter: _Waiter, queue: WaitQueue, exc: BaseException) -> None:
+        """Take an abandoned waiter out of `queue`.
+
+        Only a `CancelledError` comes at a known place. Any other exception may come from the garbage collector
+        or a signal, in a thread that holds this very lock; then the entry stays behind, dead, and is dropped by
+        the next one to come by.
+        """
+        if self.lock.acquire(blocking=isinstance(exc, CancelledError)):
+            try:
+                queue.drop(waiter)
+            finally:
+                self.lock.release()
+
+    def queue_for(self, is_send: bool) -> WaitQueue:
+        """Return the queue of blocked senders or receivers, for `select`."""
+        return self._senders if is_send else self._receivers
+
+    def ready_locked(self, is_send: bool) -> bool:
+        """Whether a send (or else a receive) can proceed now, the lock being held."""
+        if self._closed:
+            return True
+        if is_send:
+            return len(self._buf) < self._cap or self._receivers.any_alive()
+        return bool(self._buf) or self._senders.any_alive()
+
+    def blocked(self) -> Iterator[registry.Blocked]:
+        """Yield who waits here, for `fairway.concurrency.debug`."""
+        with self.lock:
+            waiting: list[tuple[_Waiter, Literal["recv", "send"]]] = [(w, "recv") for w in self._receivers]
+            waiting += [(w, "send") for w in self._senders]
+        for waiter, kind in waiting:
+            if registry.is_waiting(waiter):
+                yield registry.blocked_on(self, waiter, kind, in_select=isinstance(waiter, SharedEntry))
+
+    def __reduce__(self) -> Any:
+        """Refuse to be pickled: a channel lives in one process."""
+        raise TypeError(f"{type(self).__name__} cannot be pickled: a channel lives in one process")

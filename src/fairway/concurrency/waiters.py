@@ -1,0 +1,163 @@
+"""The waiters of `SharedChan`: a blocked thread, or a blocked task of any event loop.
+
+A waiter's claim state is a lock that is taken once: `claim.acquire(False)` is an atomic test-and-set, with and
+without a global interpreter lock. Whoever takes it decides the operation: a passer commits it with a result, the
+owner abandons it. A passer holds the lock of the channel from the claim until the result is set, so an owner that
+lost the claim sees the result after taking that lock once.
+
+A task is woken through the mailbox of its loop: results pile up in a queue, and one `call_soon_threadsafe` is
+under way at a time, however many there are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from asyncio import Future
+from collections import deque
+from threading import Lock
+from typing import Any
+
+from fairway.concurrency.cases import CLOSED
+
+
+class Mailbox:
+    """The way into one event loop from other threads, with wake-ups coalesced."""
+
+    __slots__ = ("_notified", "_waiting", "loop")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self._waiting: deque[TaskWaiter] = deque()
+        self._notified = False
+
+    def post(self, waiter: TaskWaiter) -> bool:
+        """Have the committed `waiter` resumed on its loop; False if that loop is closed."""
+        if asyncio._get_running_loop() is self.loop:
+            waiter.resume()
+            return True
+        if self.loop.is_closed():
+            return False
+        # Append, then look at the flag; the drain lowers the flag, then empties the queue. Whichever way the two
+        # interleave, nothing stays behind; at worst the loop is notified twice.
+        self._waiting.append(waiter)
+        if not self._notified:
+            self._notified = True
+            try:
+                self.loop.call_soon_threadsafe(self._drain)
+            except RuntimeError:
+                if not self.loop.is_closed():
+                    raise
+                return False
+        return True
+
+    def _drain(self) -> None:
+        self._notified = False
+        waiting = self._waiting
+        while waiting:
+            waiting.popleft().resume()
+
+
+class _PerThread(threading.local):
+    mailbox: Mailbox | None = None
+
+
+_per_thread = _PerThread()
+
+
+def mailbox_of(loop: asyncio.AbstractEventLoop) -> Mailbox:
+    """Return the mailbox of the loop that runs in the calling thread."""
+    mailbox = _per_thread.mailbox
+    if mailbox is None or mailbox.loop is not loop:
+        mailbox = _per_thread.mailbox = Mailbox(loop)
+    return mailbox
+
+
+class ThreadWaiter:
+    """A thread that is blocked in `send_sync`, `recv_sync` or `recv_many_sync`."""
+
+    __slots__ = ("_wake", "abandoned", "claim", "result", "thread")
+
+    def __init__(self) -> None:
+        self.claim = Lock()
+        self.result: Any = None
+        self.abandoned = False
+        self.thread = threading.get_ident()
+        self._wake = Lock()
+        self._wake.acquire()
+
+    def done(self) -> bool:
+        """Whether the operation was committed or abandoned."""
+        return self.claim.locked()
+
+    def set_result(self, result: Any) -> bool:
+        """Commit with `result` and wake the thread; False if it was decided before."""
+        if not self.claim.acquire(False):
+            return False
+        self.result = result
+        self._wake.release()
+        return True
+
+    def wait(self, timeout: float | None) -> bool:
+        """Wait until the operation is committed; False if `timeout` seconds pass and it is abandoned.
+
+        Another exception raised here, such as KeyboardInterrupt, abandons the operation too.
+        """
+        try:
+            if self._wake.acquire(True, -1 if timeout is None else timeout):
+                return True
+        except BaseException:
+            self.abandoned = self.claim.acquire(False)
+            raise
+        self.abandoned = self.claim.acquire(False)
+        if self.abandoned:
+            return False
+        self._wake.acquire()  # committed at the last moment: the passer is about to release it
+        return True
+
+
+class TaskWaiter:
+    """A task that is blocked on a `SharedChan`, or in a select over one."""
+
+    __slots__ = ("_mailbox", "claim", "future", "result")
+
+    def __init__(self, future: Future[Any], mailbox: Mailbox) -> None:
+        self.claim = Lock()
+        self.result: Any = None
+        self.future = future
+        self._mailbox = mailbox
+
+    def done(self) -> bool:
+        """Whether the operation was decided, or the task is about to see its cancellation."""
+        return self.claim.locked() or self.future.done()
+
+    def set_result(self, result: Any) -> bool:
+        """Commit with `result` and have the task woken; False if it was decided before or its loop is closed."""
+        if self._mailbox.loop.is_closed() or not self.claim.acquire(False):
+            return False
+        self.result = result
+        return self._mailbox.post(self)
+
+    def resume(self) -> None:
+        """Complete the task's future; to be called on its loop."""
+        if not self.future.done():
+            self.future.set_result(None)
+
+
+class SharedEntry:
+    """One case of a blocked `select` that involves a `SharedChan`, in a channel's queue."""
+
+    __slots__ = ("done", "future", "index", "is_send", "waiter")
+
+    def __init__(self, waiter: TaskWaiter, index: int, is_send: bool) -> None:
+        self.waiter = waiter
+        self.future = waiter.future
+        self.index = index
+        self.is_send = is_send
+        self.done = waiter.done
+
+    def set_result(self, value: Any) -> bool:
+        """Commit the select to this case with what the passer hands over; False if it was decided before."""
+        if value is CLOSED:
+            return self.waiter.set_result((self.index, CLOSED if self.is_send else None, False))
+        return self.waiter.set_result((self.index, None if self.is_send else value, True))
