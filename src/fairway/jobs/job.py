@@ -221,7 +221,7 @@ class Verdict(enum.StrEnum):
 
 
 class OnceVerdict(enum.StrEnum):
-    """The ledger's answer: `FIRST` do it; `DONE` it was done; `BUSY` another running job is at it; `LOST` stale fence."""
+    """The ledger says: `FIRST` do it, `DONE` it was done, `BUSY` another running job is at it, `LOST` stale fence."""
 
     FIRST = "first"
     DONE = "done"

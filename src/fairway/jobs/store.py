@@ -37,6 +37,9 @@ from fairway.jobs.job import (
 ERROR_LIMIT = 8_192
 """Characters of a failure's text that are kept."""
 
+LEDGER_KEEP_S = 14 * 86_400.0
+"""Seconds for which done keys of the `once` ledger and finished batches are kept."""
+
 
 class Features(Struct, frozen=True, kw_only=True):
     """What a store guarantees; the conformance suite checks each claim.
