@@ -19,6 +19,7 @@ from fairway.concurrency.context import (
     with_value,
     without_cancel,
 )
+from fairway.concurrency.errgroup import ErrGroup, ErrGroupStatistics
 from fairway.concurrency.errors import (
     Canceled,
     Closed,
@@ -34,9 +35,13 @@ from fairway.concurrency.errors import (
     WrongLoop,
 )
 from fairway.concurrency.nil import nil
+from fairway.concurrency.once import Once, once_func, once_value
 from fairway.concurrency.select import select
+from fairway.concurrency.semaphore import ReleaseWithoutAcquire, SemaphoreStatistics, WeightedSemaphore
 from fairway.concurrency.shared import SharedChan
+from fairway.concurrency.singleflight import SingleFlight
 from fairway.concurrency.views import ChanStatistics, RecvChan, RecvView, SendChan
+from fairway.concurrency.waitgroup import WaitGroup, WaitGroupStatistics
 
 __all__ = [
     "Binding",
@@ -53,22 +58,33 @@ __all__ = [
     "ContextStatistics",
     "DeadlineExceeded",
     "Deadlock",
+    "ErrGroup",
+    "ErrGroupStatistics",
     "InvalidContext",
     "InvalidKey",
     "NegativeWaitGroup",
+    "Once",
     "RecvCase",
     "RecvChan",
     "RecvView",
+    "ReleaseWithoutAcquire",
+    "SemaphoreStatistics",
     "SendCase",
     "SendChan",
     "SendOnClosed",
     "SharedChan",
+    "SingleFlight",
     "TimedOut",
+    "WaitGroup",
+    "WaitGroupStatistics",
+    "WeightedSemaphore",
     "WrongArgument",
     "WrongLoop",
     "after_func",
     "background",
     "nil",
+    "once_func",
+    "once_value",
     "select",
     "with_cancel",
     "with_cause",
