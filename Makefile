@@ -12,7 +12,7 @@ $(STAMP): pyproject.toml scripts/bootstrap.sh
 
 setup: $(STAMP) ## virtual environment and package, nothing else
 
-system: $(STAMP)
+system: $(STAMP) ## the system packages that tests and benchmarks want (Debian-like, as root)
 	@scripts/bootstrap.sh system
 
 up: $(STAMP) ## build and start every app of compose/app-registry, serve them at http://NAME.localhost:8080
