@@ -122,7 +122,7 @@ class _Exchange:
     status_line: httptools.HttpResponseParser | None = None
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self.head_bytes += len(name) + len(value)
+        self.head_bytes += len(name) + len(value) + 4
         if self.head_bytes > MAX_HEAD:
             raise _NoAnswer(f"answered with more than {MAX_HEAD} bytes of header fields")
 
