@@ -1,0 +1,174 @@
+"""A member of a consumer group: claims events, hands them to a channel or a handler, settles them.
+
+One task claims; it sleeps until the log grows, a lease or a delay runs out, or a worker has room. It claims no more
+than there is room for, so an event never waits under a lease that nobody renews: while a handler runs, its lease is
+extended at a third of its length.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from dataclasses import dataclass
+
+from fairway.concurrency import Chan, Context, RecvChan, SendOnClosed, WaitGroup, WeightedSemaphore
+from fairway.events.delivery import Delivery
+from fairway.events.errors import BusClosed, EventError, EventStoreUnavailable, InvalidEventData, UnknownEventType
+from fairway.events.handler import EventHandler
+from fairway.events.store import Claimed, EventStore
+
+_LOG = logging.getLogger("fairway.events")
+_LONGEST_REST = 30.0  # seconds; what a lost wake-up costs at most
+_STORE_BACKOFF = (0.1, 5.0)  # seconds: first and longest pause while the store is away
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupOptions:
+    """How a group delivers.
+
+    Attributes:
+        lease: Seconds that one delivery may take before it counts as lost, > 0.
+        max_deliveries: Tries before an event is dead-lettered, >= 1.
+        backoff: Seconds before the second try; doubles with each, up to `max_backoff`.
+        concurrency: Events in the hands of this member at once, >= 1.
+    """
+
+    lease: float = 30.0
+    max_deliveries: int = 5
+    backoff: float = 1.0
+    max_backoff: float = 60.0
+    concurrency: int = 1
+
+    def __post_init__(self) -> None:
+        if self.lease <= 0 or self.max_deliveries < 1 or self.backoff < 0 or self.concurrency < 1:
+            raise EventError(
+                "expected lease > 0, max_deliveries >= 1, backoff >= 0 and concurrency >= 1, "
+                f"got {self.lease}, {self.max_deliveries}, {self.backoff} and {self.concurrency}"
+            )
+
+    def delay(self, attempt: int) -> float:
+        """Return the seconds before try `attempt` + 1: backoff · 2^(attempt−1), at most `max_backoff`.
+
+        Example:
+            >>> [GroupOptions(backoff=1, max_backoff=5).delay(n) for n in (1, 2, 3, 4, 2000)]
+            [1, 2, 4, 5, 5]
+        """
+        return min(self.max_backoff, self.backoff * 2 ** min(attempt - 1, 62))
+
+
+class GroupConsumer:
+    """One member of a group; made by `EventBus.consume` and `EventBus.handle`.
+
+    Args:
+        store: Where the events lie.
+        group: The group's name; it has been joined.
+        options: How it delivers.
+    """
+
+    def __init__(self, store: EventStore, group: str, options: GroupOptions) -> None:
+        self._store = store
+        self.group = group
+        self.options = options
+        self._out: Chan[Delivery] = Chan()
+        self._room = WeightedSemaphore(options.concurrency)
+
+    @property
+    def channel(self) -> RecvChan[Delivery]:
+        """Deliveries, to be settled by the receiver; each holds one unit of `concurrency` until `settle` is called."""
+        return self._out.receiver
+
+    def settle(self) -> None:
+        """Give one unit of `concurrency` back; `run_handler` does it by itself."""
+        self._room.release(1)
+
+    async def run(self, ctx: Context) -> None:
+        """Claim until `ctx` ends; the store going away pauses it and it goes on by itself."""
+        pause = _STORE_BACKOFF[0]
+        try:
+            while ctx.err() is None:
+                try:
+                    async with ctx.bind():
+                        await self._round(ctx)
+                    pause = _STORE_BACKOFF[0]
+                except EventStoreUnavailable as error:
+                    _LOG.warning("group %s: %s; trying again in %.1f s", self.group, error, pause)
+                    async with ctx.bind():
+                        await asyncio.sleep(pause)
+                    pause = min(pause * 2, _STORE_BACKOFF[1])
+        except (BusClosed, SendOnClosed):
+            _LOG.debug("group %s: the bus was closed", self.group)
+        except Exception:
+            if ctx.err() is None:
+                raise
+        finally:
+            if not self._out.closed:
+                self._out.close()
+
+    async def _round(self, ctx: Context) -> None:
+        await self._room.acquire(ctx, 1)
+        free = 1
+        while free < self.options.concurrency and self._room.try_acquire(1):
+            free += 1
+        unsent: list[Claimed] = []
+        try:
+            position = await self._store.last()
+            unsent = await self._store.claim(self.group, free, self.options.lease, self.options.max_deliveries)
+            idle = not unsent
+            while unsent:
+                await self._out.send(Delivery(self._store, self.group, unsent[0], self.options.max_deliveries))
+                del unsent[0]
+                free -= 1
+        finally:
+            self._room.release(free)
+            for item in unsent:  # never handed out: given back for another member, whatever its number of deliveries
+                await self._store.nack(self.group, item.stored.offset, item.fence, 0.0, sys.maxsize)
+        if idle:
+            await self._rest(position)
+
+    async def _rest(self, position: int) -> None:
+        due = await self._store.next_due(self.group)
+        await self._store.wait(position, _LONGEST_REST if due is None else min(due, _LONGEST_REST))
+
+    async def run_handler(self, ctx: Context, handler: EventHandler) -> None:
+        """Give deliveries to `handler` with `concurrency` workers until the channel closes."""
+        workers = WaitGroup()
+        for _ in range(self.options.concurrency):
+            workers.go(self._work, ctx, handler)
+        await workers.wait()
+
+    async def _work(self, ctx: Context, handler: EventHandler) -> None:
+        async for delivery in self._out:
+            try:
+                await self._handle(ctx, delivery, handler)
+            except EventStoreUnavailable as error:
+                _LOG.warning("group %s: %r stays unsettled until its lease runs out: %s", self.group, delivery, error)
+            finally:
+                self.settle()
+
+    async def _handle(self, ctx: Context, delivery: Delivery, handler: EventHandler) -> None:
+        keeper = asyncio.ensure_future(self._keep(delivery))
+        try:
+            await handler.handle(ctx, delivery.event)
+        except (UnknownEventType, InvalidEventData) as error:
+            await delivery.kill(str(error))
+        except Exception as error:
+            _LOG.warning("group %s: handler failed for %r: %s", self.group, delivery, error, exc_info=error)
+            await delivery.nack(self.options.delay(delivery.attempt))
+        except BaseException:
+            await delivery.nack()
+            raise
+        else:
+            await delivery.ack()
+        finally:
+            keeper.cancel()
+            await asyncio.gather(keeper, return_exceptions=True)
+
+    async def _keep(self, delivery: Delivery) -> None:
+        while True:
+            await asyncio.sleep(self.options.lease / 3)
+            if not await delivery.extend(self.options.lease):
+                return
+
+    def __repr__(self) -> str:
+        return f"<GroupConsumer {self.group} [{len(self._out)} waiting]>"

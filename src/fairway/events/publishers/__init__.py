@@ -1,0 +1,1 @@
+"""The publishers behind `fairway.events.publisher`: a channel, any store, Redis Streams."""

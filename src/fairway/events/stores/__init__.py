@@ -1,0 +1,1 @@
+"""The stores behind `fairway.events.store`: memory, SQLite, Redis."""
