@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import random
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -93,19 +93,7 @@ def is_free(port: int, host: str = "") -> bool:
 def listening_inodes(port: int) -> set[int]:
     """Return the inodes of the sockets that listen on TCP `port`, on any address; empty where /proc is missing."""
     wanted = f":{port:04X}"
-    found: set[int] = set()
-    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
-        try:
-            text = Path(table).read_text(encoding="ascii")
-        except OSError:
-            continue
-        for line in text.splitlines()[1:]:
-            if wanted not in line or _LISTEN not in line:
-                continue
-            fields = line.split()
-            if fields[3] == _LISTEN and fields[1].endswith(wanted):
-                found.add(int(fields[9]))
-    return found
+    return {int(fields[9]) for fields in _listeners() if fields[1].endswith(wanted)}
 
 
 def listener_among(port: int, pids: Iterable[int]) -> bool | None:
@@ -121,6 +109,18 @@ def listener_among(port: int, pids: Iterable[int]) -> bool | None:
     return any(not inodes.isdisjoint(_socket_inodes(pid)) for pid in pids)
 
 
+def listening_ports(pids: Iterable[int]) -> set[int]:
+    """Return the TCP ports on which any of `pids` listens; empty where /proc is missing."""
+    own: set[int] = set()
+    for pid in pids:
+        own |= _socket_inodes(pid)
+    found: set[int] = set()
+    for fields in _listeners():
+        if int(fields[9]) in own:
+            found.add(int(fields[1].rpartition(":")[2], 16))
+    return found
+
+
 def holder(port: int) -> PortHolder | None:
     """Return who listens on `port`, for an error message, or None if nobody does. Reads all of /proc: not for loops."""
     import psutil
@@ -133,6 +133,20 @@ def holder(port: int) -> PortHolder | None:
         elif not os.path.exists("/proc/net/tcp") and _listener_among_psutil(port, [process.pid]):
             return PortHolder(process.pid, str(process.info["name"]))
     return PortHolder(None, "") if inodes else None
+
+
+def _listeners() -> Iterator[list[str]]:
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        try:
+            text = Path(table).read_text(encoding="ascii")
+        except OSError:
+            continue
+        for line in text.splitlines()[1:]:
+            # Looked for before the line is split: a busy machine has thousands of connections and few listeners.
+            if f" {_LISTEN} " in line:
+                fields = line.split()
+                if fields[3] == _LISTEN:
+                    yield fields
 
 
 def _socket_inodes(pid: int) -> set[int]:

@@ -1,0 +1,69 @@
+"""What instances are run with on this machine: one value that everything in the platform is given."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from fairway.clock import SYSTEM_CLOCK, Clock
+from fairway.health.probe import Prober, probe
+from fairway.platform.background import Background
+from fairway.platform.progress import ProgressHub
+from fairway.run.cgroup import Hierarchies
+from fairway.run.ports import PortPool
+
+if TYPE_CHECKING:
+    from fairway.apps.spec import AppSpec
+    from fairway.platform.layout import Layout
+    from fairway.platform.state import StateStore
+    from fairway.run.release import Release
+
+WEB = "web"
+
+
+@dataclass(slots=True)
+class Host:
+    """The machine and the services around instances.
+
+    Attributes:
+        layout: Paths.
+        state: What survives.
+        env: Variables that every app gets (where Fairway's own API is, and its token).
+        hierarchies: Where control groups can be made.
+        ports: Fresh ports.
+        background: Tasks that outlive calls.
+        progress: Who is told how work goes.
+        prober: What the deploy gate asks with.
+        clock: Time.
+    """
+
+    layout: Layout
+    state: StateStore
+    env: dict[str, str] = field(default_factory=dict)
+    hierarchies: Hierarchies = field(default_factory=Hierarchies)
+    ports: PortPool = field(default_factory=PortPool)
+    background: Background = field(default_factory=Background)
+    progress: ProgressHub = field(default_factory=ProgressHub)
+    prober: Prober = probe
+    clock: Clock = SYSTEM_CLOCK
+
+    @property
+    def owner(self) -> str:
+        """Prefix of every marker and control group of this state folder, such as ``fairway-1a2b3c4d``."""
+        digest = hashlib.sha256(str(self.layout.root).encode()).hexdigest()[:8]
+        return f"fairway-{digest}"
+
+    def marker(self, app: str, process: str, number: int) -> str:
+        """Return the value that marks every process of one instance."""
+        return f"{self.owner}/{app}/{process}.{number}"
+
+
+def launch_digest(app: AppSpec, release: Release) -> str:
+    """Return a digest over everything an instance is started with: a difference asks for a new instance.
+
+    The release covers sources, commands and environment; limits and a fixed port are the registry entry's.
+    """
+    what = [release.id, app.limits.memory, app.limits.cpus, app.backend.port]
+    return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]

@@ -1,0 +1,357 @@
+"""One instance: a numbered place for a process, with its port, its log file and its restarts."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from fairway.command import Command
+from fairway.errors import FairwayError
+from fairway.health.conditions import parse
+from fairway.health.probe import ProbeTarget
+from fairway.platform import loglines
+from fairway.platform.gate import Gate, GateFailed, wait_ready
+from fairway.platform.host import WEB, Host, launch_digest
+from fairway.platform.restart import Backoff
+from fairway.platform.state import InstanceRow, Standing
+from fairway.platform.status import InstanceState, InstanceStatus
+from fairway.run import environment, proctable
+from fairway.run.cgroup import Cgroup
+from fairway.run.process import Launch, Process, SpawnError
+from fairway.run.release import with_port
+from fairway.telemetry import log
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from fairway.apps.spec import AppSpec
+    from fairway.run.release import Release
+
+_LEFTOVER_GRACE = 2.0
+_WORKER_SETTLE = 0.3
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What an instance is made from.
+
+    Attributes:
+        app: The app's specification.
+        release: What is run.
+        process: Name of the process, ``web`` or another.
+    """
+
+    app: AppSpec
+    release: Release
+    process: str
+
+    @property
+    def command(self) -> Command:
+        """The release's command of this process."""
+        return self.release.processes[self.process]
+
+    @property
+    def wants_port(self) -> bool:
+        """Whether it gets a port: ``web`` does, and whoever's command asks for one."""
+        texts = (*self.command.argv, *self.command.env.values())
+        return self.process == WEB or any("$PORT" in text or "${PORT}" in text for text in texts)
+
+    @property
+    def in_container(self) -> bool:
+        """Whether an engine's process listens for it, not one of its own."""
+        return self.release.kind in {"docker", "compose"}
+
+
+class Instance:
+    """One instance of one process of one app.
+
+    Its life: made `staged`, `start`ed, `wait_ready`, then `supervise`d while it serves, and `retire`d.
+
+    Attributes:
+        row: What is written of it in the state file.
+        state: What a person is told.
+        process: Its process group, None before the first start and while it waits for the next.
+        exit: How it ended last, or None.
+    """
+
+    def __init__(self, host: Host, recipe: Recipe, row: InstanceRow) -> None:
+        self.row = row
+        self.recipe = recipe
+        self.state: InstanceState = "starting"
+        self.process: Process | None = None
+        self.exit: str | None = None
+        self.next_start_at: float | None = None
+        self._host = host
+        self._backoff = Backoff()
+        self._ready_at: float | None = None
+        self._supervisor: asyncio.Task[None] | None = None
+        self._log_from = 0
+
+    @classmethod
+    def create(cls, host: Host, recipe: Recipe) -> Instance:
+        """Make a new, staged instance with a number of its own; nothing runs yet."""
+        number = host.state.next_number(recipe.app.name, recipe.process)
+        row = InstanceRow(
+            app=recipe.app.name,
+            process=recipe.process,
+            number=number,
+            release=recipe.release.id,
+            launch=launch_digest(recipe.app, recipe.release),
+            standing="staged",
+        )
+        host.state.save_instance(row)
+        return cls(host, recipe, row)
+
+    @classmethod
+    def adopt(cls, host: Host, recipe: Recipe, row: InstanceRow) -> Instance | None:
+        """Take over an instance that an earlier daemon started; None if its leader is gone."""
+        process = Process.adopt(row.record) if row.record is not None else None
+        if process is None:
+            return None
+        instance = cls(host, recipe, row)
+        instance.process = process
+        instance.state = "healthy" if row.process == WEB else "running"
+        instance._ready_at = host.clock.monotonic()
+        if row.port is not None:
+            host.ports.claim(row.port)
+        return instance
+
+    # -- what it is ------------------------------------------------------------------------------------------
+
+    @property
+    def id(self) -> str:
+        """``<process>.<number>``."""
+        return f"{self.row.process}.{self.row.number}"
+
+    @property
+    def target_id(self) -> str:
+        """Name of its upstream in the door; a restart on another port is another upstream."""
+        return f"{self.row.app}/{self.id}@{self.row.port}"
+
+    @property
+    def log(self) -> Path:
+        """Its log file."""
+        return self._host.layout.log_file(self.row.app, self.row.process, self.row.number)
+
+    @property
+    def serves(self) -> bool:
+        """Whether requests may be sent to it."""
+        return self.process is not None and self.process.exit is None and self.state in {"healthy", "unhealthy"}
+
+    def probe_target(self) -> ProbeTarget:
+        """What a health check asks. Only for instances with a port."""
+        health = self.recipe.app.health
+        return ProbeTarget(
+            "127.0.0.1",
+            self.row.port or 0,
+            health.path,
+            health.timeout,
+            tuple(parse(condition) for condition in health.conditions),
+            host_header=self.recipe.app.domain if health.path is not None else None,
+        )
+
+    def last_lines(self, count: int = 50) -> tuple[str, ...]:
+        """Return what it wrote last, since its latest start."""
+        return loglines.last_lines(self.log, count, since=self._log_from)
+
+    def status(self, table: proctable.ProcessTable | None = None) -> InstanceStatus:
+        """Describe it; with a look at all processes, its tree and memory too."""
+        process = self.process
+        members = process.members(table) if process is not None and table is not None else set()
+        return InstanceStatus(
+            id=self.id,
+            app=self.row.app,
+            process=self.row.process,
+            number=self.row.number,
+            state=self.state,
+            release=self.row.release,
+            pid=process.pid if process is not None and process.exit is None else None,
+            port=self.row.port,
+            restarts=self.row.restarts,
+            started_at=self.row.started_at,
+            next_start_at=self.next_start_at,
+            exit=self.exit,
+            memory=proctable.resident(table, members) if table is not None and members else None,
+            members=len(members),
+            limits=process.cgroup.limits if process is not None else "none",
+            log=str(self.log),
+        )
+
+    # -- what it does ----------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start its process on a fresh port. Raises `SpawnError`, `PortsExhausted`."""
+        host, recipe, row = self._host, self.recipe, self.row
+        self._give_port_back()
+        port: int | None = None
+        if recipe.wants_port:
+            port = self._fixed_port or host.ports.take()
+        self.state, self.next_start_at = "starting", None
+        # Written before the process exists: killed in between, the next daemon finds it by its marker.
+        self._save(port=port, record=None, started_at=host.clock.time())
+        limits = recipe.app.limits
+        name = f"{row.app}.{self.id}"
+        cgroup = Cgroup.create(host.hierarchies, name, memory=limits.memory, cpus=limits.cpus)
+        wanted = limits.memory is not None or limits.cpus is not None
+        self._log_from = loglines.size(self.log)
+        if wanted and cgroup.limits == "none":
+            loglines.note(self.log, f"{self.id}: limits are not enforced, no control group can be written here")
+        marker = host.marker(row.app, row.process, row.number)
+        try:
+            self.process = Process.start(Launch(self._command(port, marker), self.log, marker, cgroup))
+        except SpawnError as error:
+            cgroup.remove()
+            loglines.note(self.log, f"{self.id}: {error}")
+            raise
+        self._save(record=self.process.record())
+
+    async def wait_ready(self) -> None:
+        """Wait until it may serve: ``web`` passes the deploy gate, another process has not ended at once.
+
+        Raises:
+            GateFailed: It will not.
+        """
+        process = self.process
+        assert process is not None
+        if self.row.process == WEB:
+            gate = Gate(
+                self.probe_target(), self.recipe.app.health.start_timeout, check_owner=not self.recipe.in_container
+            )
+            await wait_ready(process, gate, prober=self._host.prober)
+        else:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(process.wait(), _WORKER_SETTLE)
+            if process.exit is not None:
+                raise GateFailed(f"ended with {process.exit} at once", code="deploy.exited")
+        self.state = "healthy" if self.row.process == WEB else "running"
+        self._ready_at = self._host.clock.monotonic()
+
+    def supervise(self, changed: Callable[[Instance], None]) -> None:
+        """Restart it from now on whenever it ends by itself, for ever.
+
+        Args:
+            changed: Called when it stops or begins to be able to serve; must not block.
+        """
+        self._supervisor = self._host.background.start(
+            self._supervise(changed), name=f"supervise {self.row.app}/{self.id}"
+        )
+
+    async def retire(self, grace: float) -> None:
+        """Stop it for good: SIGTERM, `grace` seconds, SIGKILL; its row goes when its processes are gone."""
+        if self._supervisor is not None:
+            self._supervisor.cancel()
+            await asyncio.wait({self._supervisor})
+            self._supervisor = None
+        self.state = "stopping"
+        self._stand("retiring")
+        if self.process is not None:
+            exit_ = await self.process.stop(grace)
+            self.exit = str(exit_)
+        self.state = "stopped"
+        self._give_port_back()
+        self._host.state.remove_instance(self.row.app, self.row.process, self.row.number)
+
+    def leave(self) -> None:
+        """Let it run on without this daemon."""
+        if self._supervisor is not None:
+            self._supervisor.cancel()
+        if self.process is not None:
+            self.process.abandon()
+
+    def stood(self, standing: Standing) -> None:
+        """Note what `StateStore.commit_swap` has written."""
+        self.row = msgspec.structs.replace(self.row, standing=standing)
+
+    def judge(self, healthy: bool) -> bool:
+        """Take the health checker's verdict; returns whether it changed anything."""
+        state: InstanceState = "healthy" if healthy else "unhealthy"
+        if self.state not in {"healthy", "unhealthy"} or self.state == state:
+            return False
+        self.state = state
+        return True
+
+    # -- inside ----------------------------------------------------------------------------------------------
+
+    async def _supervise(self, changed: Callable[[Instance], None]) -> None:
+        while True:
+            process = self.process
+            if process is not None:
+                await process.exited.recv_ok()
+                self._ended(process)
+                changed(self)
+                cleaning = self._host.background.start(self._clean(process), name=f"clean {self.row.app}/{self.id}")
+                if self._fixed_port is not None:
+                    # Else what it left behind is ended beside its restart, which has a fresh port and need not wait.
+                    await asyncio.wait({cleaning})
+            await self._pause()
+            try:
+                self._save(restarts=self.row.restarts + 1)
+                self.start()
+                await self.wait_ready()
+            except SpawnError as error:
+                self.process, self.exit = None, str(error)
+                changed(self)
+            except GateFailed as error:
+                loglines.note(self.log, f"{self.id} {error}")
+                if self.process is not None and self.process.exit is None:
+                    await self.process.stop(self.recipe.app.deploy.grace)
+            else:
+                changed(self)
+
+    @property
+    def _fixed_port(self) -> int | None:
+        return self.recipe.app.backend.port if self.row.process == WEB else None
+
+    def _ended(self, process: Process) -> None:
+        self.exit = str(process.exit)
+        self.state = "backoff"
+        log.get("platform").warning("instance ended", app=self.row.app, instance=self.id, exit=self.exit)
+
+    async def _clean(self, process: Process) -> None:
+        try:
+            await process.clean(_LEFTOVER_GRACE)
+        except FairwayError as error:
+            log.get("platform").error("processes left behind", app=self.row.app, instance=self.id, error=str(error))
+
+    async def _pause(self) -> None:
+        clock = self._host.clock
+        uptime = clock.monotonic() - self._ready_at if self._ready_at is not None else 0.0
+        self._ready_at = None
+        delay = self._backoff.next(uptime)
+        self.state = "backoff"
+        self.next_start_at = clock.time() + delay
+        when = f"in {delay:.1f} s" if delay else "now"
+        loglines.note(self.log, f"{self.id} ended ({self.exit}), restart {self.row.restarts + 1} {when}")
+        if delay:
+            await clock.sleep(delay)
+
+    def _command(self, port: int | None, marker: str) -> Command:
+        recipe, command = self.recipe, self.recipe.command
+        own = {"FAIRWAY_APP": recipe.app.name, "FAIRWAY_RELEASE": recipe.release.id, **self._host.env}
+        argv, layers = command.argv, [recipe.release.env, command.env]
+        if port is not None:
+            argv = tuple(with_port(word, port) for word in argv)
+            layers = [{k: with_port(v, port) for k, v in layer.items()} for layer in layers]
+            own["PORT"] = str(port)
+        env = environment.compose(*layers, own, marker=marker)
+        return Command(argv, MappingProxyType(env), command.cwd)
+
+    def _save(self, **changes: object) -> None:
+        self.row = msgspec.structs.replace(self.row, **changes)
+        self._host.state.save_instance(self.row)
+
+    def _stand(self, standing: Standing) -> None:
+        self._save(standing=standing)
+
+    def _give_port_back(self) -> None:
+        if self.row.port is not None:
+            self._host.ports.give_back(self.row.port)
+
+    def __repr__(self) -> str:
+        return f"<Instance {self.row.app}/{self.id} {self.state} {self.row.standing} port={self.row.port}>"
