@@ -1,19 +1,80 @@
-"""Builds apps: finds out what a folder is, plans, executes the plan, and keeps the result as a release."""
+"""Builds apps: finds out what a folder is, plans, executes the plan, and keeps the result as a release.
+
+A build goes through named steps over one value (`_Job`): snapshot → key → known build? → copy → toolchains → install →
+build → start plan → record → release. Everything before the copy is cheap, so that an unchanged app costs a walk over
+its files' stamps.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import hashlib
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
+
+from fairway.apps.dotenv import EnvFileError, read_env_file
+from fairway.build import planner, tree
+from fairway.build.facts import Facts, gather
+from fairway.build.plan import Kind, Layout, Needs, PlanError, Step, Tool
+from fairway.errors import FairwayError
+from fairway.run import artifact
+from fairway.run.buildlog import BuildLog
+from fairway.run.executor import build_environment, execute
 from fairway.run.failure import BuildError
+from fairway.run.lock import locked
+from fairway.run.progress import BuildPhase, BuildProgress
+from fairway.run.pyenv import EnvironmentWish, ensure_environment, is_complete
+from fairway.run.release import Release, list_releases, release_id
+from fairway.run.toolchain import Toolchains
 
 if TYPE_CHECKING:
     from fairway.apps.spec import AppSpec
     from fairway.concurrency import Context, SendChan
-    from fairway.run.progress import BuildProgress
-    from fairway.run.release import Release
 
 __all__ = ["BuildError", "Builder"]
+
+# Part of every key: a change of the planners that alters what they return for the same folder raises it.
+_PLANNERS = 1
+_LOGS_KEPT = 10
+_COPY_ATTEMPTS = 3
+_SECRETS_FILE = "secrets.env"
+
+
+@dataclass(slots=True)
+class _Job:
+    """One build on its way."""
+
+    app: AppSpec
+    source: Path
+    wishes: planner.Wishes
+    log: BuildLog
+    say: _Voice
+    folder: Path = Path()
+    content: str = ""
+    key: str = ""
+    tools: dict[str, Tool] = field(default_factory=dict)
+    search_path: str = ""
+
+
+class _Voice:
+    """Tells how one app's build goes; never blocks it."""
+
+    def __init__(self, app: str, progress: SendChan[BuildProgress] | None) -> None:
+        self._app = app
+        self._progress = progress
+
+    def __call__(self, phase: BuildPhase, message: str, fraction: float | None = None) -> None:
+        if self._progress is not None:
+            self._progress.try_send(BuildProgress(self._app, phase, message, fraction))
 
 
 class Builder:
@@ -23,10 +84,25 @@ class Builder:
         state: The state folder (``.fairway``), created where missing, 0700.
         concurrency: Builds that run at once, >= 1; None means one a CPU.
         step_timeout: Seconds that one build command may take, > 0.
+        toolchains: Where tools come from; None takes the process's search path and the user's cache.
     """
 
-    def __init__(self, state: Path, *, concurrency: int | None = None, step_timeout: float = 900.0) -> None:
-        self.state = state
+    def __init__(
+        self,
+        state: Path,
+        *,
+        concurrency: int | None = None,
+        step_timeout: float = 900.0,
+        toolchains: Toolchains | None = None,
+    ) -> None:
+        self.state = Path(os.path.abspath(state))
+        self._limit = asyncio.Semaphore(concurrency or os.cpu_count() or 1)
+        self._step_timeout = step_timeout
+        self._toolchains = toolchains or Toolchains()
+        self._snapshots: dict[str, tree.Snapshot] = {}
+
+    def __repr__(self) -> str:
+        return f"<Builder {self.state}>"
 
     async def build(
         self, ctx: Context, app: AppSpec, progress: SendChan[BuildProgress] | None = None, *, force: bool = False
@@ -44,5 +120,288 @@ class Builder:
 
         Raises:
             BuildError: It cannot be built; names the failing command, its exit status, the log's last lines and path.
+            Canceled, DeadlineExceeded: `ctx` is done.
         """
-        raise BuildError("the builder is being written", app=app.name)
+        say = _Voice(app.name, progress)
+        async with ctx.bind():
+            try:
+                return await self._build(app, say, force=force)
+            except BuildError as error:
+                say("failed", error.message)
+                raise
+            except FairwayError as error:
+                say("failed", error.message)
+                raise BuildError(error.message, app=app.name, code=error.code, hint=error.hint) from error
+        raise AssertionError("unreachable: a bound block returns or raises")
+
+    async def _build(self, app: AppSpec, say: _Voice, *, force: bool) -> Release:
+        source = _source_of(app)
+        env, secrets = await asyncio.to_thread(self._environment, app)
+        wishes = _wishes_of(app, tuple(env))
+        content = await asyncio.to_thread(self._content, app.name, source)
+        key = _key_of(content, app)
+        builds = self.state / "builds" / app.name
+        folder, record = (None, None) if force else _known_build(builds, key)
+        if folder is None or record is None:
+            say("check", f"{app.name} has changed" if builds.is_dir() else f"{app.name} is new")
+            async with self._limit, locked(builds, "build"):
+                folder, record = (None, None) if force else _known_build(builds, key)
+                if folder is None or record is None:
+                    folder, record = await self._make(app, source, wishes, secrets, say)
+            cached = False
+        else:
+            cached = True
+        release = await asyncio.to_thread(self._release, app.name, folder, record, env, cached=cached)
+        say("cached" if cached else "finish", f"release {release.id}", 1.0)
+        return release
+
+    def _environment(self, app: AppSpec) -> tuple[dict[str, str], tuple[str, ...]]:
+        """Return the app's variables, and those values that must not stand in a log."""
+        hidden = read_env_file(app.env_file) if app.env_file else {}
+        if app.secrets:
+            path = self.state / _SECRETS_FILE
+            stored = read_env_file(path) if path.exists() else {}
+            for name in app.secrets:
+                value = os.environ.get(name, stored.get(name))
+                if value is None:
+                    raise BuildError(
+                        f"expected the secret {name} of {app.name} in the environment or in {path}, it is in neither",
+                        app=app.name, code="build.config",
+                        hint=f"Add a line {name}=VALUE to {path} (chmod 600), or export it before `fairway up`.",
+                    )  # fmt: skip
+                hidden[name] = value
+        return {**app.env, **hidden}, tuple(hidden.values())
+
+    def _content(self, name: str, source: Path) -> str:
+        """Return the digest of the source, by the stamps of the last time where they still hold."""
+        path = self.state / "cache" / "files" / f"{name}.json"
+        earlier = self._snapshots.get(name)
+        if earlier is None:
+            with contextlib.suppress(OSError, msgspec.MsgspecError):
+                earlier = msgspec.json.decode(path.read_bytes(), type=tree.Snapshot)
+        snapshot = tree.take_snapshot(source, earlier)
+        self._snapshots[name] = snapshot
+        if earlier is None or snapshot.files != earlier.files or snapshot.rehashed:
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            fd, staged = tempfile.mkstemp(prefix=".new-", dir=path.parent)
+            with open(fd, "wb") as file:
+                file.write(msgspec.json.encode(snapshot))
+            os.replace(staged, path)
+        return snapshot.digest
+
+    async def _make(
+        self, app: AppSpec, source: Path, wishes: planner.Wishes, secrets: tuple[str, ...], say: _Voice
+    ) -> tuple[Path, artifact.BuildRecord]:
+        """Build into a new folder; on any failure the folder is removed and only the log stays."""
+        builds = self.state / "builds" / app.name
+        with BuildLog(self._log_path(app.name), secrets) as log:
+            job = _Job(app, source, wishes, log, say, search_path=self._toolchains.search_path)
+            try:
+                await asyncio.to_thread(_sweep, builds)
+                say("copy", "copying the source", 0.05)
+                job.folder, job.content, job.key = await asyncio.to_thread(_copy, app, source, builds)
+                return job.folder, await self._carry_out(job)
+            except BaseException as error:
+                if job.folder != Path():
+                    await asyncio.shield(asyncio.to_thread(shutil.rmtree, job.folder, True))
+                if isinstance(error, (FairwayError, OSError)):
+                    log.write(f"fairway: {error}")
+                    raise _as_build_error(error, app.name, log) from error
+                raise
+
+    def _log_path(self, name: str) -> Path:
+        folder = self.state / "build-logs" / name
+        if folder.is_dir():
+            for old in sorted(folder.glob("*.log"))[: -(_LOGS_KEPT - 1)]:
+                old.unlink(missing_ok=True)
+        return folder / f"{time.time_ns() // 1_000_000}.log"
+
+    async def _carry_out(self, job: _Job) -> artifact.BuildRecord:
+        copy = job.folder / "source"
+        facts = await asyncio.to_thread(gather, job.app.name, copy)
+        kind = planner.detect(facts, job.wishes)
+        in_place = kind == "compose"
+        layout = Layout(job.source if in_place else copy, job.folder / "output")
+        layout.output.mkdir(mode=0o700)
+        job.say("toolchain", f"{kind}: looking for the toolchain", 0.1)
+        await self._tools(job, planner.needs(kind, facts))
+        if kind == "python":
+            layout = Layout(layout.source, layout.output, await self._python_environment(job, facts, copy))
+        about = planner.Resolution(
+            kind, facts, job.wishes, layout, job.tools, job.search_path, self._toolchains.which, job.key
+        )
+        steps, notes = planner.plan_steps(about, artifact.inspect(layout.source, layout.output, layout.environment))
+        for note in notes:
+            job.log.write(f"fairway: {note}")
+        for number, step in enumerate(steps):
+            await self._step(job, step, 0.2 + 0.7 * number / len(steps))
+        built = await asyncio.to_thread(artifact.inspect, layout.source, layout.output, layout.environment)
+        start = planner.plan_start(about, built)
+        commands = [*start.processes.values(), *([start.before] if start.before else [])]
+        record = artifact.BuildRecord(
+            format=artifact.FORMAT,
+            kind=kind,
+            key=job.key,
+            processes={n: artifact.StoredCommand.of(c) for n, c in start.processes.items()},
+            before=artifact.StoredCommand.of(start.before) if start.before else None,
+            env=start.env,
+            environment=str(layout.environment) if layout.environment else None,
+            programs=artifact.stamps(commands, _runtime_tools(kind, job.tools)),
+            log=str(job.log.path),
+        )
+        artifact.save_record(job.folder, record)
+        return record
+
+    async def _tools(self, job: _Job, wanted: tuple[Needs, ...]) -> None:
+        for needs in wanted:
+            if needs.tool in ("uv", "yarn", "pnpm"):
+                tool = await self._toolchains.find(needs.tool)
+            else:
+                tool = await self._toolchains.ensure(needs, job.log, lambda m: job.say("toolchain", m, 0.1))
+            if tool is not None:
+                job.tools[needs.tool] = tool
+        folders = [str(Path(t.path).parent) for n, t in job.tools.items() if n != "python"]
+        job.search_path = os.pathsep.join(dict.fromkeys([*folders, *job.search_path.split(os.pathsep)]))
+
+    async def _python_environment(self, job: _Job, facts: Facts, copy: Path) -> Path:
+        wish = EnvironmentWish(facts, job.content, copy, named=bool(job.app.command) or "web" in facts.procfile)
+        return await ensure_environment(
+            self.state, wish, self._toolchains, lambda s: self._step(job, s, 0.15), lambda m: job.say("build", m)
+        )
+
+    async def _step(self, job: _Job, step: Step, fraction: float) -> None:
+        job.say("build", step.title, fraction)
+        tried = [step.command] if step.otherwise is None else [step.command, step.otherwise]
+        for number, command in enumerate(tried):
+            job.log.write(f"$ {command}")
+            environment = {**build_environment(job.search_path), **job.app.env}
+            outcome = await execute(
+                command, job.log, environment=environment, timeout=self._step_timeout,
+                on_line=lambda line: job.say("build", line[:200], fraction),
+            )  # fmt: skip
+            if outcome.ok:
+                return
+            job.log.write(f"fairway: {outcome}")
+            if step.optional:
+                return
+            if number == len(tried) - 1:
+                raise BuildError(
+                    f"expected `{job.log.redact(str(command))}` to build {job.app.name}, got {outcome}",
+                    app=job.app.name, code="build.timeout" if outcome.timed_out else "build.failed",
+                    hint="The log's last lines say why.",
+                    command=job.log.redact(str(command)), status=outcome.status,
+                    tail=job.log.tail, log_path=job.log.path,
+                )  # fmt: skip
+
+    def _release(
+        self, name: str, folder: Path, record: artifact.BuildRecord, env: Mapping[str, str], *, cached: bool
+    ) -> Release:
+        """Return the newest release if it is this very state, else make one."""
+        full = {**record.env, **env}
+        digest = hashlib.sha256(msgspec.json.encode([str(folder), sorted(full.items())])).hexdigest()
+        releases = list_releases(self.state, name)
+        if releases and releases[0].digest == digest:
+            return msgspec.structs.replace(releases[0], cached=cached)
+        created_at = time.time()
+        if releases:
+            created_at = max(created_at, releases[0].created_at + 0.001)
+        identity = release_id(created_at, digest)
+        release = Release(
+            id=identity,
+            app=name,
+            directory=self.state / "releases" / name / identity,
+            processes={n: c.command() for n, c in record.processes.items()},
+            before=record.before.command() if record.before else None,
+            env=full,
+            digest=digest,
+            created_at=created_at,
+            kind=record.kind,
+            build_directory=folder,
+            log_path=Path(record.log) if record.log else None,
+            cached=cached,
+        )
+        release.save()
+        return release
+
+
+def _source_of(app: AppSpec) -> Path:
+    source = app.source or (app.compose_file.parent if app.compose_file else None)
+    if source is None or not source.is_dir():
+        raise BuildError(
+            f"expected the source folder of {app.name} at {source}, found none",
+            app=app.name, code="build.source", hint=f"Correct `source` in {app.file}.",
+        )  # fmt: skip
+    return source
+
+
+def _wishes_of(app: AppSpec, names: tuple[str, ...]) -> planner.Wishes:
+    return planner.Wishes(app.runtime, app.compose_file, app.command, app.build, dict(app.processes), names)
+
+
+def _key_of(content: str, app: AppSpec) -> str:
+    """Return the key of a build: content, the entry's own words on building, and the planners' version."""
+    words = [
+        _PLANNERS, content, app.name, app.runtime, str(app.compose_file or ""), app.command, app.build,
+        sorted(app.processes.items()), sorted(app.env.items()), sorted(app.secrets),
+    ]  # fmt: skip
+    return hashlib.sha256(msgspec.json.encode(words)).hexdigest()
+
+
+def _known_build(builds: Path, key: str) -> tuple[Path, artifact.BuildRecord] | tuple[None, None]:
+    """Return the newest build of a key that can still be started."""
+    for number in range(9, -1, -1):
+        folder = builds / (key[:16] if number == 0 else f"{key[:16]}-{number}")
+        record = artifact.load_record(folder)
+        if record is None or record.key != key or not record.startable():
+            continue
+        if record.environment is None or is_complete(Path(record.environment)):
+            return folder, record
+    return None, None
+
+
+def _sweep(builds: Path) -> None:
+    """Remove what killed builds have left; the caller holds the app's lock, so none of it is in use."""
+    for entry in builds.iterdir():
+        if entry.is_dir() and not (entry / artifact.FILE).exists():
+            shutil.rmtree(entry, ignore_errors=True)
+
+
+def _copy(app: AppSpec, source: Path, builds: Path) -> tuple[Path, str, str]:
+    """Copy the source to its place; return the folder, the digest of what was copied, and the key."""
+    staged = Path(tempfile.mkdtemp(prefix=".new-", dir=builds))
+    try:
+        content = tree.copy_tree(source, staged / "source")
+        key = _key_of(content, app)
+        numbered = (builds / (key[:16] if n == 0 else f"{key[:16]}-{n}") for n in range(10))
+        folder = next((f for f in numbered if not f.exists()), None)
+        if folder is None:
+            raise BuildError(f"expected fewer than 10 forced builds of one state of {app.name}, got more", app=app.name)
+        staged.rename(folder)
+    except BaseException:
+        shutil.rmtree(staged, ignore_errors=True)
+        raise
+    return folder, content, key
+
+
+def _runtime_tools(kind: Kind, tools: Mapping[str, Tool]) -> list[Tool]:
+    return [tools[n] for n in ("node", "dotnet") if n in tools and n == kind]
+
+
+def _as_build_error(error: FairwayError | OSError, app: str, log: BuildLog) -> BuildError:
+    if isinstance(error, BuildError):
+        return error
+    if isinstance(error, OSError):
+        return BuildError(
+            f"expected to build {app}, got: {error.strerror or error} ({error.filename})",
+            app=app, code="build.failed", tail=log.tail, log_path=log.path,
+        )  # fmt: skip
+    code = "build.config" if isinstance(error, EnvFileError) else error.code
+    known = isinstance(error, PlanError) or code.startswith("build.")
+    return BuildError(
+        error.message,
+        app=app,
+        code=code if known else "build.failed",
+        hint=error.hint,
+        tail=log.tail,
+        log_path=log.path,
+    )

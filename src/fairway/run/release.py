@@ -51,6 +51,7 @@ class _Stored(msgspec.Struct, frozen=True, kw_only=True):
     digest: str
     created_at: float
     build: str
+    before: _Process | None = None
     log: str | None
     processes: dict[str, _Process]
     env: dict[str, str]
@@ -73,6 +74,8 @@ class Release(msgspec.Struct, frozen=True, kw_only=True):
             the process that is started.
         build_directory: The built tree that the commands run in; may be shared with other releases.
         log_path: Log of the build, or None where nothing had to be built.
+        before: Runs once, to its end and with exit status 0, before the release takes traffic (a Procfile's
+            ``release``, such as database migrations), or None.
         cached: True where `Builder.build` found it built already.
     """
 
@@ -86,6 +89,7 @@ class Release(msgspec.Struct, frozen=True, kw_only=True):
     kind: ReleaseKind
     build_directory: Path
     log_path: Path | None = None
+    before: Command | None = None
     cached: bool = False
 
     def __repr__(self) -> str:
@@ -111,10 +115,8 @@ class Release(msgspec.Struct, frozen=True, kw_only=True):
             id=stored.id,
             app=stored.app,
             directory=directory,
-            processes={
-                name: Command(p.argv, MappingProxyType(p.env), Path(p.cwd) if p.cwd else None)
-                for name, p in stored.processes.items()
-            },
+            processes={name: _command(p) for name, p in stored.processes.items()},
+            before=_command(stored.before) if stored.before else None,
             env=stored.env,
             digest=stored.digest,
             created_at=stored.created_at,
@@ -150,11 +152,18 @@ class Release(msgspec.Struct, frozen=True, kw_only=True):
             created_at=self.created_at,
             build=str(self.build_directory),
             log=str(self.log_path) if self.log_path else None,
-            processes={
-                name: _Process(c.argv, dict(c.env), str(c.cwd) if c.cwd else None) for name, c in self.processes.items()
-            },
+            processes={name: _process(command) for name, command in self.processes.items()},
+            before=_process(self.before) if self.before else None,
             env=self.env,
         )
+
+
+def _command(stored: _Process) -> Command:
+    return Command(stored.argv, MappingProxyType(stored.env), Path(stored.cwd) if stored.cwd else None)
+
+
+def _process(command: Command) -> _Process:
+    return _Process(command.argv, dict(command.env), str(command.cwd) if command.cwd else None)
 
 
 def with_port(text: str, port: int) -> str:
