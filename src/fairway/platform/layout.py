@@ -11,6 +11,7 @@ Log files, and what a reader of them may rely on (docs/adr has the reasons):
   some offset read as NUL. A reader that starts at 0, or falls behind, skips with ``os.lseek(fd, 0, os.SEEK_DATA)`` and
   then drops everything up to the first newline if the byte before was a hole. Where holes are not supported, only
   whole files are given up.
+* Beside ``web.1.log`` lies ``web.1.times``, the index of arrival times that `fairway.logs.times` keeps and deletes.
 * Whole files of ended instances are deleted oldest first, when an app is over its budget of bytes or files.
 """
 
@@ -107,6 +108,11 @@ class Layout:
     def daemon_log(self) -> Path:
         """The daemon's own log when it runs in the background."""
         return self.logs / "_fairway" / "daemon.0.log"
+
+    @property
+    def api_socket(self) -> Path:
+        """Unix socket (0600) on which the daemon's API takes the command line's requests without a token."""
+        return self._socket("api.sock")
 
     def door_socket(self, worker: int) -> Path:
         """Unix socket on which door worker number `worker` takes its routes."""

@@ -70,6 +70,10 @@ class Platform(Protocol):
         """Every progress event from now on; a reader that falls behind by more than 1,024 events loses the oldest."""
         ...
 
+    def unsubscribe(self, chan: RecvChan[Progress]) -> None:
+        """End a subscription and close its channel; unknown ones are ignored."""
+        ...
+
     async def reload(self) -> None:
         """Read the registry again: new apps start, removed ones stop, changed ones are deployed, bad ones reported."""
         ...
