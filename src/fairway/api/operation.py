@@ -25,8 +25,8 @@ from starlette.responses import Response
 
 from fairway.api.problem import RequestError
 
-Handler = Callable[[Request], Awaitable[Response]]
 T = TypeVar("T")
+H = TypeVar("H", bound=Callable[..., Awaitable[Response]])
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,13 +87,13 @@ def operation(
     body_required: bool = True,
     errors: Sequence[int] = (),
     public: bool = False,
-) -> Callable[[Handler], Handler]:
-    """Decorate a handler with its `Operation`; the arguments are that class's attributes."""
+) -> Callable[[H], H]:
+    """Decorate a handler, function or method, with its `Operation`; the arguments are that class's attributes."""
     told = Operation(
         summary, tag, body, response, status, tuple(query), media_type, body_required, tuple(errors), public
     )
 
-    def attach(handler: Handler) -> Handler:
+    def attach(handler: H) -> H:
         handler.operation = told  # type: ignore[attr-defined]  # functions take attributes, Callable does not say so
         return handler
 

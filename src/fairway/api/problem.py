@@ -24,6 +24,8 @@ STATUSES: dict[str, int] = {
     "queue.unknown": 404,
     "topic.unknown": 404,
     "registry": 422,
+    "logs": 422,
+    "health": 422,
     "build": 422,
     "deploy": 422,
     "platform.invalid": 422,

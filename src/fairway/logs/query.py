@@ -12,10 +12,12 @@ import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from operator import attrgetter
 
 import msgspec
 
+from fairway.errors import FairwayError
 from fairway.logs import structured
 from fairway.logs.assembler import MAX_LINE, LineAssembler, RawLine
 from fairway.logs.line import LogFile, LogLine, file_name
@@ -23,6 +25,12 @@ from fairway.logs.tail import next_data
 from fairway.logs.times import Times, load
 
 _BLOCK = 64 * 1024
+
+
+class LogQueryError(FairwayError):
+    """What is asked for cannot be understood."""
+
+    code = "logs.query"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +82,31 @@ def matching(pattern: str, *, ignore_case: bool = False) -> Callable[[str], bool
     """
     found = re.compile(pattern, re.IGNORECASE if ignore_case else 0).search
     return lambda line: found(line) is not None
+
+
+def parse_since(text: str, now: float) -> float:
+    """Return the Unix time that `text` names: an age (``90``, ``30s``, ``10m``, ``2h``, ``1d``), ISO 8601, or itself.
+
+    Args:
+        text: As typed; a time without a zone is local.
+        now: Unix time that ages count back from.
+
+    Raises:
+        LogQueryError: It is none of these.
+    """
+    text = text.strip()
+    if match := re.fullmatch(r"([0-9]{1,12}(?:\.[0-9]{1,9})?)\s*([smhdw]?)", text):
+        number = float(match[1])
+        if not match[2] and number >= 1e9:
+            return number
+        return now - number * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604_800}[match[2]]
+    try:
+        return datetime.fromisoformat(text).timestamp()
+    except (ValueError, OverflowError, OSError):
+        raise LogQueryError(
+            f"Expected a time or an age, got {text[:80]!r}.",
+            hint="Write it like 10m, 2h, 2026-01-31T12:00 or Unix seconds.",
+        ) from None
 
 
 def history(

@@ -1,0 +1,36 @@
+"""The API as a face of the daemon: `fairway.platform.daemon.serve(config, faces=[api_face])`."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from fairway.api.app import Services, create_app
+from fairway.api.server import serve
+
+if TYPE_CHECKING:
+    from fairway.platform.daemon import Services as DaemonServices
+
+
+@asynccontextmanager
+async def api_face(daemon: DaemonServices) -> AsyncIterator[tuple[str, int]]:
+    """Serve the HTTP API of a daemon for the block; yields the address and port.
+
+    Raises:
+        PortTaken: Another program listens there.
+    """
+    services = Services(
+        platform=daemon.platform,
+        health=daemon.health,
+        logs=daemon.logs,
+        jobs=daemon.extras.get("jobs"),
+        events=daemon.extras.get("events"),
+        metrics=daemon.extras.get("metrics"),
+        token=daemon.token,
+        app_token=daemon.extras.get("app_token"),
+    )
+    config = daemon.config
+    app = create_app(services)
+    async with serve(app, host=config.api_host, port=config.api_port, unix=daemon.layout.api_socket) as bound:
+        yield bound
