@@ -35,16 +35,29 @@ from fairway.concurrency.errors import (
     WrongLoop,
 )
 from fairway.concurrency.nil import nil
+from fairway.concurrency.notify import NotifyContext, SignalReceived, notify_context
 from fairway.concurrency.once import Once, once_func, once_value
+from fairway.concurrency.ratelimit import (
+    BurstExceeded,
+    RateLimited,
+    RateLimiter,
+    RateLimiterStatistics,
+    Reservation,
+    WaitTooLong,
+    every,
+)
 from fairway.concurrency.select import select
 from fairway.concurrency.semaphore import ReleaseWithoutAcquire, SemaphoreStatistics, WeightedSemaphore
 from fairway.concurrency.shared import SharedChan
+from fairway.concurrency.shutdown import Shutdown
 from fairway.concurrency.singleflight import SingleFlight
+from fairway.concurrency.ticker import Ticker, Timer, after
 from fairway.concurrency.views import ChanStatistics, RecvChan, RecvView, SendChan
 from fairway.concurrency.waitgroup import WaitGroup, WaitGroupStatistics
 
 __all__ = [
     "Binding",
+    "BurstExceeded",
     "CancelContext",
     "Canceled",
     "Case",
@@ -63,26 +76,39 @@ __all__ = [
     "InvalidContext",
     "InvalidKey",
     "NegativeWaitGroup",
+    "NotifyContext",
     "Once",
+    "RateLimited",
+    "RateLimiter",
+    "RateLimiterStatistics",
     "RecvCase",
     "RecvChan",
     "RecvView",
     "ReleaseWithoutAcquire",
+    "Reservation",
     "SemaphoreStatistics",
     "SendCase",
     "SendChan",
     "SendOnClosed",
     "SharedChan",
+    "Shutdown",
+    "SignalReceived",
     "SingleFlight",
+    "Ticker",
     "TimedOut",
+    "Timer",
     "WaitGroup",
     "WaitGroupStatistics",
+    "WaitTooLong",
     "WeightedSemaphore",
     "WrongArgument",
     "WrongLoop",
+    "after",
     "after_func",
     "background",
+    "every",
     "nil",
+    "notify_context",
     "once_func",
     "once_value",
     "select",
