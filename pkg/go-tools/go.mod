@@ -1,0 +1,3 @@
+module fairway.example/go-tools
+
+go 1.21
