@@ -25,6 +25,13 @@ class Platform(Protocol):
         """Every app of the registry, ascending by name. Never blocks."""
         ...
 
+    def pending(self) -> list[str]:
+        """Apps that `start` has not brought up or given up yet, ascending; all of them before it was called.
+
+        ``/readyz`` is 200, `fairway up` prints its table and ``up -d`` returns once this is empty.
+        """
+        ...
+
     def app(self, name: str) -> AppStatus:
         """One app. Raises `UnknownApp`."""
         ...
