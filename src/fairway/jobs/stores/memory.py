@@ -60,7 +60,7 @@ class _Record:
     """One job; `spec` is what the producer handed in."""
 
     __slots__ = (
-        "attempt", "batch", "blocked", "cancel", "created_at", "error", "fence", "finished_at", "id", "lease_until",
+        "attempt", "batch", "blocked", "cancel", "counted", "created_at", "error", "fence", "finished_at", "id", "lease_until",
         "note", "parent", "previous", "progress", "queue", "result", "run_at", "spec", "started_at", "state", "worker",
     )  # fmt: skip
 
@@ -84,6 +84,7 @@ class _Record:
         self.cancel = False
         self.blocked = False  # available, but its concurrency key has no slot
         self.batch: int | None = None
+        self.counted = False  # the batch has counted this job as final, whatever a retry brings later
         self.parent: int | None = None
         self.previous: Raw | UnsetType = UNSET
 
@@ -509,8 +510,8 @@ class MemoryStore(Store):
             held = queue.unique.get(spec.unique_key)
             if held is not None and held[0] == record.id:
                 del queue.unique[spec.unique_key]
-        if record.batch is not None:
-            batch_id, record.batch = record.batch, None  # counted once, whatever a retry brings later
+        if record.batch is not None and not record.counted:
+            batch_id, record.counted = record.batch, True
             batch = self._batches[batch_id]
             failed = batch.failed + (state != "completed")
             self._batches[batch_id] = Batch(id=batch_id, total=batch.total, pending=batch.pending - 1, failed=failed)
