@@ -57,6 +57,10 @@ def report(error: BaseException) -> int:
         return status_of(error.code)
     if isinstance(error, (click.Abort, KeyboardInterrupt)):
         return INTERRUPTED
+    if isinstance(error, click.UsageError):
+        path = error.ctx.command_path if error.ctx is not None else "fairway"
+        _say(error.format_message(), f"`{path} --help` says how to call it.")
+        return error.exit_code
     if isinstance(error, click.ClickException):
         error.show(file=sys.stderr)
         return error.exit_code

@@ -64,6 +64,10 @@ class LazyGroup(click.Group):
         """Import and return one command."""
         return load(cmd_name)
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read the arguments; without any, show the help and succeed."""
+        return super().parse_args(ctx, args or ["--help"])
+
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
@@ -74,8 +78,8 @@ class LazyGroup(click.Group):
             from difflib import get_close_matches
 
             near = get_close_matches(args[0], self.list_commands(ctx), n=1)
-            hint = f"Did you mean `fairway {near[0]}`?" if near else "`fairway --help` lists the commands."
-            raise click.UsageError(f"No such command {args[0]!r}. {hint}", ctx=error.ctx) from None
+            guess = f" Did you mean `fairway {near[0]}`?" if near else ""
+            raise click.UsageError(f"There is no command {args[0]!r}.{guess}", ctx=error.ctx) from None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the sections of `COMMANDS` without importing any of them."""

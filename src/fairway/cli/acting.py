@@ -1,0 +1,54 @@
+"""Does something to one app through the daemon and shows how it goes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from fairway.cli import output
+from fairway.cli.client import Answered, Client, app_path
+from fairway.cli.progress import ProgressView
+from fairway.cli.project import current
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+
+
+def act(app: str, verb: str, body: dict[str, Any] | None, as_json: bool) -> None:
+    """POST ``/v1/apps/APP:VERB``, show progress on stderr, print the result on stdout.
+
+    Raises:
+        FairwayError: What the daemon answered, or that none does.
+    """
+    client = Client(current())
+    view = None if as_json else ProgressView()
+    result: dict[str, Any] | None = None
+    try:
+        for name, data in client.stream("POST", app_path(app, f":{verb}"), body):
+            if name == "progress" and view is not None:
+                view.update(data["app"], data["phase"], data["message"])
+                view.draw()
+            elif name == "result":
+                result = data
+            elif name == "problem":
+                raise Answered(data["detail"], code=data["code"], hint=data.get("hint", ""))
+    finally:
+        if view is not None:
+            view.finish()
+    if result is None:
+        raise Answered("The daemon ended the answer without a result.", hint="`fairway logs _fairway` says why.")
+    if as_json:
+        output.as_json(result)
+    else:
+        print_result(result)
+
+
+def print_result(result: dict[str, Any]) -> None:
+    """Print what was done, or with `--plan` what would be."""
+    if result["planned"]:
+        click.echo(f"{output.paint(result['app'], bold=True)}: {result['message'] or 'would be deployed'}")
+        for step in result["steps"]:
+            click.echo(f"  · {output.printable(step)}")
+        return
+    message = result["message"] or f"{result['action']} done"
+    click.echo(f"{output.paint(result['app'], bold=True)}: {output.printable(message)} ({result['seconds']:.1f} s)")

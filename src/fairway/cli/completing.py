@@ -1,0 +1,35 @@
+"""Names of apps for arguments and for the shell's completion, read from the registry's file names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+from click.shell_completion import CompletionItem
+
+from fairway.errors import FairwayError
+
+
+def names(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Return the apps whose names start with `incomplete`; none where there is no project."""
+    from fairway.cli.project import REGISTRY, at, current
+
+    try:
+        named = ctx.find_root().params.get("project")
+        project = at(Path(named)) if named else current()
+    except FairwayError:
+        return []
+    folder = project.root / REGISTRY
+    found = {path.stem for path in folder.glob("*.y*ml")} if folder.is_dir() else set()
+    return [CompletionItem(name) for name in sorted(found) if name.startswith(incomplete)]
+
+
+def apps_argument(command: Any) -> Any:
+    """Decorate a command with any number of app names, `apps`."""
+    return click.argument("apps", nargs=-1, metavar="[APP]...", shell_complete=names)(command)
+
+
+def app_argument(command: Any) -> Any:
+    """Decorate a command with one app name, `app`."""
+    return click.argument("app", metavar="APP", shell_complete=names)(command)

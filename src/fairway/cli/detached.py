@@ -1,0 +1,135 @@
+"""`fairway up -d`: starts the daemon in a process of its own and returns when the apps are ready."""
+
+from __future__ import annotations
+
+import os
+import queue
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from fairway.cli import exits
+from fairway.cli.client import Client, Unreachable
+from fairway.cli.progress import ProgressView
+from fairway.cli.project import Project
+from fairway.cli.watching import failed, print_result
+from fairway.errors import FairwayError
+
+_ANSWERS_WITHIN = 30.0
+
+
+class DaemonFailed(FairwayError):
+    """The daemon ended before it answered."""
+
+    code = "daemon.failed"
+
+
+def start(project: Project, options: list[str], wanted: frozenset[str]) -> int:
+    """Start the daemon (or join the one that runs), show its progress, return the exit status.
+
+    Args:
+        project: Whose daemon.
+        options: Arguments of `fairway up` for the daemon's own process.
+        wanted: Names of the apps to wait for; empty for all.
+    """
+    client = Client(project)
+    if client.is_up():
+        click.echo("The daemon runs already; reading the registry again.", err=True)
+        client.post("/v1/registry:reload")
+    else:
+        _spawn(project, options, client)
+    _show(client)
+    apps = [app for app in client.get("/v1/apps")["apps"] if not wanted or app["name"] in wanted]
+    print_result(apps, api=_api_url(options), footer="`fairway down` stops everything")
+    return exits.FAILED if failed(apps, wanted) else exits.OK
+
+
+def _spawn(project: Project, options: list[str], client: Client) -> None:
+    layout = project.layout
+    layout.create()
+    layout.daemon_log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    log = os.open(layout.daemon_log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    begun = os.fstat(log).st_size
+    argv = [sys.executable, "-m", "fairway", "--project", str(project.root), "up", "--background", *options]
+    try:
+        daemon = subprocess.Popen(  # noqa: S603  # our own interpreter and module, arguments as a list
+            argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd=project.root
+        )
+    finally:
+        os.close(log)
+    deadline = time.monotonic() + _ANSWERS_WITHIN
+    while not client.is_up():
+        status = daemon.poll()
+        if status is not None:
+            raise _why_it_ended(layout.daemon_log, begun, status)
+        if time.monotonic() > deadline:
+            raise DaemonFailed(
+                f"The daemon (pid {daemon.pid}) did not answer within {_ANSWERS_WITHIN:.0f} s.",
+                hint=f"Its log is {layout.daemon_log}.",
+            )
+        time.sleep(0.03)
+    daemon.returncode = 0  # it is meant to outlive this process: no warning that it still runs
+
+
+def _why_it_ended(log: Path, begun: int, status: int) -> FairwayError:
+    """Return the error that the daemon wrote last, or a plain one with the end of its log."""
+    with open(log, "rb") as file:
+        file.seek(begun)
+        lines = file.read().decode("utf-8", "replace").splitlines()
+    said = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+    fix = [line.strip().removeprefix("fix: ") for line in lines if line.strip().startswith("fix: ")]
+    if said:
+        return DaemonFailed(said[-1], hint=fix[-1] if fix else "")
+    tail = "\n  ".join(lines[-10:])
+    return DaemonFailed(
+        f"The daemon ended with status {status}.{chr(10) + '  ' if tail else ''}{tail}", hint=f"See {log}."
+    )
+
+
+def _show(client: Client) -> None:
+    """Show the progress of all apps until the daemon says that it is ready."""
+    view = ProgressView()
+    steps: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    threading.Thread(target=_read_steps, args=(client, steps), daemon=True).start()
+    try:
+        while not _is_ready(client):
+            end = time.monotonic() + 0.1
+            while (left := end - time.monotonic()) > 0:
+                try:
+                    step = steps.get(timeout=left)
+                except queue.Empty:
+                    break
+                view.update(step["app"], step["phase"], step["message"])
+            view.draw()
+        while not steps.empty():
+            step = steps.get()
+            view.update(step["app"], step["phase"], step["message"])
+    finally:
+        view.finish()
+
+
+def _read_steps(client: Client, steps: queue.SimpleQueue[Any]) -> None:
+    try:
+        for _name, step in client.stream("GET", "/v1/progress"):
+            steps.put(step)
+    except FairwayError:
+        return  # the daemon is gone; the main thread notices and says so
+
+
+def _is_ready(client: Client) -> bool:
+    try:
+        client.get("/readyz")
+    except Unreachable:
+        raise
+    except FairwayError:
+        return False  # 503: apps are still coming up
+    return True
+
+
+def _api_url(options: list[str]) -> str:
+    return next(f"http://{option.removeprefix('--api=')}" for option in options if option.startswith("--api="))

@@ -1,0 +1,119 @@
+"""The daemon in this process: its faces, its log, its progress on the terminal, its end by Ctrl-C."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, TextIO
+
+import click
+import msgspec
+
+from fairway.cli.progress import ProgressView
+from fairway.cli.project import Project
+from fairway.cli.watching import print_result
+from fairway.telemetry import log
+
+if TYPE_CHECKING:
+    from fairway.platform.daemon import DaemonConfig, Face, Services
+
+_REDRAW = 0.1
+
+
+def run(project: Project, config: DaemonConfig, *, background: bool) -> int:
+    """Run the daemon until it is told to end; return the exit status.
+
+    Args:
+        project: Whose daemon.
+        config: How it runs.
+        background: Started by `up -d`: everything goes to the daemon's log as JSON, nothing to a terminal.
+    """
+    from fairway.api.face import api_face
+    from fairway.platform.daemon import serve
+
+    faces: list[Face] = [api_face]
+    if background:
+        log.configure(stream=sys.stderr, json=True)
+    else:
+        # The terminal belongs to the progress and the table; the daemon's own lines go where `-d` puts them.
+        log.configure(stream=_own_log(project), json=True)
+        faces.append(_terminal)
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        runner.run(serve(config, faces))
+    if not background:
+        click.echo("Stopped.")
+    return 0
+
+
+def _loop_factory() -> type[asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop
+    except ImportError:  # not built for this platform: asyncio's own loop does the same, slower
+        return None
+    return uvloop.Loop
+
+
+def _own_log(project: Project) -> TextIO:
+    path = project.layout.daemon_log
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return open(path, "a", buffering=1, encoding="utf-8")
+
+
+@asynccontextmanager
+async def _terminal(daemon: Services) -> AsyncIterator[None]:
+    """A face of the daemon: progress while apps come up, then the table, then word of the end."""
+    tasks = [asyncio.create_task(_show(daemon)), asyncio.create_task(_say_goodbye(daemon))]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _show(daemon: Services) -> None:
+    view = ProgressView()
+    steps = daemon.platform.subscribe()
+    try:
+        while daemon.platform.pending():
+            while (step := steps.try_recv()) is not None and step[0] is not None:
+                view.update(step[0].app, step[0].phase, step[0].message)
+            view.draw()
+            await asyncio.sleep(_REDRAW)
+        while (step := steps.try_recv()) is not None and step[0] is not None:
+            view.update(step[0].app, step[0].phase, step[0].message)
+    finally:
+        view.finish()
+        daemon.platform.unsubscribe(steps)
+    apps = [msgspec.to_builtins(app) for app in daemon.platform.apps()]
+    wanted = daemon.config.apps
+    shown = [app for app in apps if not wanted or app["name"] in wanted]
+    api = f"http://{daemon.config.api_host}:{daemon.config.api_port}"
+    print_result(shown, api=api, footer="Ctrl-C stops everything")
+
+
+async def _say_goodbye(daemon: Services) -> None:
+    """Say that the first Ctrl-C was understood, and let the second one end everything at once."""
+    await daemon.ctx.done().recv_ok()
+    click.echo("\nDraining and stopping… (Ctrl-C again stops at once)", err=True)
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGINT, _force, daemon)
+    try:
+        await asyncio.Event().wait()
+    finally:
+        loop.remove_signal_handler(signal.SIGINT)
+
+
+def _force(daemon: Services) -> None:
+    for app in daemon.platform.apps():
+        for instance in app.instances:
+            if instance.pid is not None:
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.killpg(instance.pid, signal.SIGKILL)
+    click.echo("Killed.", err=True)
+    os._exit(130)
