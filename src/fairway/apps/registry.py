@@ -1,0 +1,302 @@
+"""The registry folder: every file read, checked, filled with defaults, and checked against the others.
+
+A file with a problem leaves out its own app and no other. Named steps over one value a file (`_Draft`): read → parse →
+convert → resolve paths; then across files: names, domains, ports, dependencies.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from fairway.apps import document
+from fairway.apps.convert import Complaint, convert
+from fairway.apps.places import PlaceError, Places
+from fairway.apps.problem import Mark, Problem, RegistryError, nearest
+from fairway.apps.spec import AppSpec, CanarySpec, DeploySpec, Endpoint, HealthSpec, LimitSpec
+
+MAX_FILES = 1000
+SUFFIXES = (".yaml", ".yml")
+# What `load` calls to check a health condition: returns what is wrong with the expression, or None.
+CheckCondition = Callable[[str], str | None]
+
+
+@dataclass(slots=True)
+class Registry:
+    """What a registry folder says.
+
+    Attributes:
+        folder: The folder, absolute.
+        apps: The apps that can be run, by name, in order of their names.
+        problems: What is wrong, in order of files and lines; the apps of those files are not in `apps`.
+    """
+
+    folder: Path
+    apps: dict[str, AppSpec] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+
+    def __repr__(self) -> str:
+        return f"<Registry {self.folder} [{len(self.apps)} apps, {len(self.problems)} problems]>"
+
+
+@dataclass(slots=True)
+class _Draft:
+    """One file on its way to an app."""
+
+    file: Path
+    app: AppSpec | None = None
+    name: str | None = None
+    marks: dict[str, Mark] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+
+    def complain(self, complaint: Complaint) -> None:
+        self.problems.append(
+            Problem(
+                file=self.file,
+                mark=complaint.mark,
+                field=complaint.field,
+                message=complaint.message,
+                hint=complaint.hint,
+                code=complaint.code,
+                app=self.name,
+            )
+        )
+
+    def mark(self, path: str) -> Mark | None:
+        """Return where a field stands, or the nearest field around it."""
+        while path:
+            if path in self.marks:
+                return self.marks[path]
+            path = path.rpartition("[")[0] if path.endswith("]") else path.rpartition(".")[0]
+        return None
+
+
+def load(
+    folder: Path, *, check_condition: CheckCondition | None = None, trusted: tuple[Path, ...] | None = None
+) -> Registry:
+    """Read a registry folder (``*.yaml`` and ``*.yml``, not hidden, not below).
+
+    Args:
+        folder: The folder.
+        check_condition: Checks one health condition; None leaves that to whoever runs the checks.
+        trusted: Folders outside of the repository that entries may name; None reads the user's own list.
+
+    Raises:
+        RegistryError: The folder itself is missing or cannot be read, or holds too many files.
+    """
+    folder = Path(os.path.abspath(folder))
+    places = Places(folder, trusted)
+    drafts = [_draft(path, places, check_condition) for path in _files(folder)]
+    _check_unique_names(drafts)
+    _check_unique_routes(drafts)
+    _check_dependencies(drafts)
+    registry = Registry(folder)
+    for draft in drafts:
+        registry.problems += sorted(draft.problems, key=lambda p: p.mark or Mark(0, 0))
+        if draft.app is not None and not draft.problems:
+            registry.apps[draft.app.name] = draft.app
+    registry.apps = dict(sorted(registry.apps.items()))
+    return registry
+
+
+def load_file(
+    path: Path, *, check_condition: CheckCondition | None = None, trusted: tuple[Path, ...] | None = None
+) -> tuple[AppSpec | None, list[Problem]]:
+    """Read one registry file by itself, without looking at the others."""
+    path = Path(os.path.abspath(path))
+    draft = _draft(path, Places(path.parent, trusted), check_condition)
+    return (draft.app if not draft.problems else None), draft.problems
+
+
+def _files(folder: Path) -> list[Path]:
+    try:
+        names = sorted(e.name for e in os.scandir(folder) if e.name.endswith(SUFFIXES) and not e.name.startswith("."))
+    except OSError as error:
+        raise RegistryError(
+            f"expected a registry folder at {folder}, got: {error.strerror}",
+            hint="Write the first entry with `fairway add PATH`.",
+        ) from error
+    if len(names) > MAX_FILES:
+        raise RegistryError(f"expected at most {MAX_FILES} files in {folder}, got {len(names)}")
+    return [folder / name for name in names]
+
+
+def _draft(path: Path, places: Places, check_condition: CheckCondition | None) -> _Draft:
+    draft = _Draft(path)
+    try:
+        node = document.parse(_read(path, places))
+    except document.DocumentError as error:
+        draft.complain(Complaint(error.mark, "", error.message, error.hint, error.code))
+        return draft
+    converted = convert(node)
+    draft.marks = converted.marks
+    draft.name = converted.fields.get("name")
+    for complaint in converted.complaints:
+        draft.complain(complaint)
+    if not converted.complaints:
+        draft.app = _resolve(draft, converted.fields, places)
+        _check_conditions(draft, converted.fields, check_condition)
+    return draft
+
+
+def _read(path: Path, places: Places) -> bytes:
+    """Read a file, bounded; a link out of the tree, a folder, a device or a FIFO is refused."""
+    real = Path(os.path.realpath(path))
+    if path.is_symlink() and not real.is_relative_to(places.root):
+        raise document.DocumentError("expected a file, got a link out of the repository", None, "registry.outside_tree")
+    try:
+        fd = os.open(real, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(fd, "rb") as file:
+            information = os.fstat(fd)
+            if not stat.S_ISREG(information.st_mode):
+                raise document.DocumentError("expected a regular file, got something else", None, "registry.unreadable")
+            if information.st_size > document.MAX_BYTES:
+                raise document.DocumentError(
+                    f"expected at most {document.MAX_BYTES >> 10} KiB, got {information.st_size >> 10} KiB",
+                    None, "registry.size",
+                )  # fmt: skip
+            return file.read(document.MAX_BYTES + 1)
+    except OSError as error:
+        raise document.DocumentError(
+            f"expected a readable file, got: {error.strerror}", None, "registry.unreadable"
+        ) from error
+
+
+def _resolve(draft: _Draft, fields: dict[str, Any], places: Places) -> AppSpec | None:
+    def place(name: str, read: Callable[[str], Path]) -> Path | None:
+        if fields[name] is None:
+            return None
+        try:
+            return read(fields[name])
+        except PlaceError as error:
+            draft.complain(Complaint(draft.mark(name), name, str(error), error.hint, error.code))
+            return None
+
+    if fields["source"] is None and fields["compose_file"] is None:
+        draft.complain(
+            Complaint(None, "", "expected `source` or `compose_file`, found neither",
+                      "Name the app's folder: `source: ../../apps/NAME`.", "registry.missing_field")
+        )  # fmt: skip
+        return None
+    source = place("source", places.source)
+    compose_file = place("compose_file", places.file)
+    env_file = place("env_file", places.file)
+    if fields["runtime"] == "compose" and compose_file is None and source is None and not draft.problems:
+        return None
+    return AppSpec(
+        name=fields["name"],
+        file=draft.file,
+        source=source,
+        compose_file=compose_file,
+        env_file=env_file,
+        runtime=fields["runtime"],
+        backend=Endpoint(**fields["backend"]),
+        frontend=Endpoint(**fields["frontend"]) if fields["frontend"] else None,
+        grpc=Endpoint(**fields["grpc"]) if fields["grpc"] else None,
+        health=HealthSpec(**fields["health"]),
+        deploy=_deploy(fields["deploy"]),
+        limits=LimitSpec(**fields["limits"]),
+        **{name: fields[name] for name in _PLAIN},
+    )
+
+
+_PLAIN = ("command", "build", "processes", "env", "secrets", "replicas", "depends_on")
+
+
+def _deploy(fields: dict[str, Any]) -> DeploySpec:
+    canary = CanarySpec(**fields["canary"]) if fields["canary"] else None
+    return msgspec.structs.replace(DeploySpec(**{**fields, "canary": None}), canary=canary)
+
+
+def _check_conditions(draft: _Draft, fields: dict[str, Any], check: CheckCondition | None) -> None:
+    if check is None:
+        return
+    for at, expression in enumerate(fields["health"]["conditions"]):
+        wrong = check(expression)
+        if wrong:
+            path = f"health.conditions[{at}]"
+            draft.complain(Complaint(draft.mark(path), path, wrong, code="registry.condition"))
+
+
+def _check_unique_names(drafts: Iterable[_Draft]) -> None:
+    first: dict[str, _Draft] = {}
+    for draft in drafts:
+        if draft.name is None:
+            continue
+        if draft.name in first:
+            message = f"expected a name of its own, {draft.name!r} is taken by {first[draft.name].file.name}"
+            draft.complain(Complaint(draft.mark("name"), "name", message, code="registry.duplicate_name"))
+        else:
+            first[draft.name] = draft
+
+
+def _check_unique_routes(drafts: Iterable[_Draft]) -> None:
+    routes: dict[tuple[str, str], tuple[_Draft, str]] = {}
+    ports: dict[int, tuple[_Draft, str]] = {}
+    for draft in drafts:
+        if draft.app is None or any(p.code == "registry.duplicate_name" for p in draft.problems):
+            continue
+        app = draft.app
+        for face, endpoint in (("backend", app.backend), ("frontend", app.frontend), ("grpc", app.grpc)):
+            if endpoint is None:
+                continue
+            route = (endpoint.domain or app.domain, endpoint.path.rstrip("/"))
+            taken = routes.setdefault(route, (draft, face))
+            # One app may serve gRPC beside HTTP on one domain: NGINX tells them apart.
+            if taken != (draft, face) and not (taken[0] is draft and face == "grpc"):
+                _complain_taken(draft, face, "domain", f"{route[0]}{route[1] or '/'}", taken)
+            if endpoint.port is not None:
+                held = ports.setdefault(endpoint.port, (draft, face))
+                if held[0] is not draft:
+                    _complain_taken(draft, face, "port", str(endpoint.port), held)
+
+
+def _complain_taken(draft: _Draft, face: str, what: str, value: str, taken: tuple[_Draft, str]) -> None:
+    path = f"{face}.{what}"
+    owner = taken[0].file.name if taken[0] is not draft else "this file"
+    draft.complain(
+        Complaint(draft.mark(path), path, f"expected a {what} of its own, {value} is taken by {taken[1]} in {owner}",
+                  code=f"registry.duplicate_{what}")
+    )  # fmt: skip
+
+
+def _check_dependencies(drafts: list[_Draft]) -> None:
+    named = {d.name for d in drafts if d.name}
+    for draft in drafts:
+        for at, wanted in enumerate(draft.app.depends_on if draft.app else ()):
+            if wanted not in named:
+                _complain_dependency(draft, at, f"expected the name of an app, there is none called {wanted!r}", named)
+    # An app that waits for a broken one, or for itself, would wait for ever.
+    while True:
+        good = {d.app.name: d for d in drafts if d.app and not d.problems}
+        stuck = [
+            (d, at, w) for d in good.values() for at, w in enumerate(d.app.depends_on if d.app else ()) if w not in good
+        ]
+        if not stuck:
+            break
+        for draft, at, wanted in stuck:
+            _complain_dependency(draft, at, f"expected an app that can run, {wanted!r} has problems of its own", set())
+    for name in _in_circle({n: d.app.depends_on for n, d in good.items() if d.app}):
+        _complain_dependency(good[name], 0, f"expected an order to start in, {name!r} depends on itself", set())
+
+
+def _complain_dependency(draft: _Draft, at: int, message: str, valid: set[str]) -> None:
+    path = f"depends_on[{at}]"
+    wanted = draft.app.depends_on[at] if draft.app else ""
+    hint = nearest(wanted, valid - {draft.name or ""}) if valid else ""
+    draft.complain(Complaint(draft.mark(path), path, message, hint, "registry.depends_on"))
+
+
+def _in_circle(graph: dict[str, tuple[str, ...]]) -> list[str]:
+    """Return the apps that are in a circle or wait for one, sorted: what is left when all others have started."""
+    left = dict(graph)
+    while ready := [name for name, wanted in left.items() if not any(w in left for w in wanted)]:
+        for name in ready:
+            del left[name]
+    return sorted(left)
