@@ -17,7 +17,7 @@ from itertools import count
 from types import TracebackType
 from typing import Self
 
-from fairway.concurrency import Context, WaitGroup, after_func, background, with_cancel
+from fairway.concurrency import CancelContext, Context, WaitGroup, after_func, background, with_cancel
 from fairway.events.consumer import GroupConsumer, GroupOptions
 from fairway.events.errors import BusClosed, EventError, EventStoreUnavailable
 from fairway.events.event import Event
@@ -49,7 +49,7 @@ class EventBus:
     def __init__(self, store: EventStore | str = "memory://") -> None:
         self.store = open_event_store(store) if isinstance(store, str) else store
         self._ctx: Context = background()
-        self._stop: Context | None = None
+        self._stop: CancelContext | None = None
         self._tasks = WaitGroup()
         self._live: set[Subscription] = set()
         self._all: set[Subscription] = set()

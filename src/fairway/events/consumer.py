@@ -52,9 +52,9 @@ class GroupOptions:
 
         Example:
             >>> [GroupOptions(backoff=1, max_backoff=5).delay(n) for n in (1, 2, 3, 4, 2000)]
-            [1, 2, 4, 5, 5]
+            [1.0, 2.0, 4.0, 5, 5]
         """
-        return min(self.max_backoff, self.backoff * 2 ** min(attempt - 1, 62))
+        return min(self.max_backoff, self.backoff * float(2 ** min(attempt - 1, 62)))
 
 
 class GroupConsumer:

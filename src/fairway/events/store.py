@@ -101,8 +101,10 @@ class EventStore(Protocol):
         """Store events under their topics, all or none, and return their offsets in order."""
         ...
 
-    async def read(self, after: int, limit: int, pattern: str = ">") -> list[Stored]:
-        """Return up to `limit` events with offsets above `after` whose topics match, ascending."""
+    async def read(self, after: int, limit: int, pattern: str | None = None) -> list[Stored]:
+        """Return up to `limit` events with offsets above `after` whose topics match, ascending; None is all topics,
+        system topics too.
+        """
         ...
 
     async def last(self) -> int:

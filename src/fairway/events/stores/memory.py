@@ -94,11 +94,14 @@ class MemoryEventStore:
                 waiter.set_result(None)
         self._waiters.clear()
 
-    async def read(self, after: int, limit: int, pattern: str = ">") -> list[Stored]:
+    async def read(self, after: int, limit: int, pattern: str | None = None) -> list[Stored]:
         """See `EventStore.read`."""
         self._check_open()
+        start = self._index(after)
+        if pattern is None:
+            return self._log[start : start + limit]
         matches = matcher(pattern)
-        tail = islice(self._log, self._index(after), None)
+        tail = islice(self._log, start, None)
         return list(islice((stored for stored in tail if matches(stored.topic)), limit))
 
     async def last(self) -> int:

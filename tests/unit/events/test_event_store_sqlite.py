@@ -1,0 +1,74 @@
+"""The SQLite store keeps the contract of event stores, over a restart and on a full disk too."""
+
+import stat
+
+import pytest
+
+from fairway.concurrency import background
+from fairway.events import Event, EventBus, open_event_store
+from fairway.events.errors import EventError, EventStoreUnavailable, PayloadTooLarge
+from fairway.events.stores.sqlite import SqliteEventStore
+from fairway.testing.event_stores import EventStoreConformance
+
+
+class TestSqliteEventStore(EventStoreConformance):
+    @pytest.fixture
+    async def store(self, fake_clock, tmp_path):
+        store = SqliteEventStore(tmp_path / "events.db", clock=fake_clock)
+        yield store
+        await store.close()
+
+
+async def test_log_groups_and_leases_survive_a_restart(tmp_path, fake_clock) -> None:
+    store = SqliteEventStore(tmp_path / "e.db", clock=fake_clock)
+    await store.append([("a", Event("t", n)) for n in range(3)])
+    await store.join("g", ">", 0)
+    await store.claim("g", 2, 30.0, 3)
+    await store.ack("g", 1, 1)
+    await store.close()
+    again = SqliteEventStore(tmp_path / "e.db", clock=fake_clock)
+    assert [item.stored.offset for item in await again.claim("g", 5, 30.0, 3)] == [3]
+    assert await again.ack("g", 2, 1)
+    await again.close()
+    assert stat.S_IMODE((tmp_path / "e.db").stat().st_mode) == 0o600
+
+
+async def test_a_full_disk_fails_the_append_loudly_and_the_store_goes_on_when_there_is_room(tmp_path) -> None:
+    store = SqliteEventStore(tmp_path / "e.db")
+    await store.append([("a", Event("t", 1))])
+    pages = store._db.execute("PRAGMA page_count").get
+    store._db.execute(f"PRAGMA max_page_count = {pages}")
+    with pytest.raises(EventStoreUnavailable, match="full"):
+        await store.append([("a", Event("t", "x" * 100_000))])
+    assert len(await store.read(0, 10)) == 1
+    store._db.execute("PRAGMA max_page_count = 1000000")
+    assert await store.append([("a", Event("t", "x" * 100_000))]) == [2]
+    await store.close()
+
+
+async def test_one_event_over_the_limit_is_refused_and_names_it(tmp_path) -> None:
+    store = SqliteEventStore(tmp_path / "e.db")
+    with pytest.raises(PayloadTooLarge, match="event 't'"):
+        await store.append([("a", Event("t", "x" * 2**20))])
+    assert await store.last() == 0
+    await store.close()
+
+
+async def test_urls(tmp_path) -> None:
+    store = open_event_store(f"sqlite:///{tmp_path}/e.db")
+    assert repr(store) == "<SqliteEventStore e.db [open]>"
+    await store.close()
+    with pytest.raises(EventStoreUnavailable, match="cannot open"):
+        open_event_store(f"sqlite:///{tmp_path}/none/e.db")
+    with pytest.raises(EventError, match="no path"):
+        open_event_store("sqlite://")
+    with pytest.raises(EventError, match="memory://"):
+        open_event_store("kafka://x")
+
+
+async def test_a_bus_over_a_file_replays_after_a_restart(tmp_path) -> None:
+    url = f"sqlite:///{tmp_path}/e.db"
+    async with EventBus(url) as bus:
+        await bus.publish_many(background(), [("t", Event("made", n)) for n in range(3)])
+    async with EventBus(url) as bus, bus.subscribe("t", after=1) as late:
+        assert [(await late.channel.recv()).event.data for _ in range(2)] == [1, 2]
