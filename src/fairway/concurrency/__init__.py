@@ -37,6 +37,7 @@ from fairway.concurrency.errors import (
 from fairway.concurrency.nil import nil
 from fairway.concurrency.notify import NotifyContext, SignalReceived, notify_context
 from fairway.concurrency.once import Once, once_func, once_value
+from fairway.concurrency.pool import Result, WorkerPool, WorkerPoolStatistics
 from fairway.concurrency.ratelimit import (
     BurstExceeded,
     RateLimited,
@@ -46,6 +47,7 @@ from fairway.concurrency.ratelimit import (
     WaitTooLong,
     every,
 )
+from fairway.concurrency.runners import RemoteFailure, WorkerDied
 from fairway.concurrency.select import select
 from fairway.concurrency.semaphore import ReleaseWithoutAcquire, SemaphoreStatistics, WeightedSemaphore
 from fairway.concurrency.shared import SharedChan
@@ -85,7 +87,9 @@ __all__ = [
     "RecvChan",
     "RecvView",
     "ReleaseWithoutAcquire",
+    "RemoteFailure",
     "Reservation",
+    "Result",
     "SemaphoreStatistics",
     "SendCase",
     "SendChan",
@@ -101,6 +105,9 @@ __all__ = [
     "WaitGroupStatistics",
     "WaitTooLong",
     "WeightedSemaphore",
+    "WorkerDied",
+    "WorkerPool",
+    "WorkerPoolStatistics",
     "WrongArgument",
     "WrongLoop",
     "after",
