@@ -6,6 +6,6 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
 
-from fairway.cli.main import main  # noqa: E402  # the path above makes an installation unnecessary
+from fairway.cli.main import main
 
 main(["up", *sys.argv[1:]])

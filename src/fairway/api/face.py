@@ -28,7 +28,7 @@ async def api_face(daemon: DaemonServices) -> AsyncIterator[tuple[str, int]]:
         events=daemon.extras.get("events"),
         metrics=daemon.extras.get("metrics"),
         token=daemon.token,
-        app_token=daemon.extras.get("app_token"),
+        app_token=daemon.layout.app_token(),
     )
     config = daemon.config
     app = create_app(services)

@@ -46,9 +46,9 @@ class Query:
     required: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Operation:
-    """One HTTP operation as OpenAPI shows it.
+    """One HTTP operation as OpenAPI shows it; called with a handler, function or method, it decorates that one.
 
     Attributes:
         summary: One line.
@@ -68,36 +68,19 @@ class Operation:
     body: Any = None
     response: Any = None
     status: int = 200
-    query: tuple[Query, ...] = ()
+    query: Sequence[Query] = ()
     media_type: str = "application/json"
     body_required: bool = True
-    errors: tuple[int, ...] = ()
+    errors: Sequence[int] = ()
     public: bool = False
 
-
-def operation(
-    summary: str,
-    *,
-    tag: str = "fairway",
-    body: Any = None,
-    response: Any = None,
-    status: int = 200,
-    query: Sequence[Query] = (),
-    media_type: str = "application/json",
-    body_required: bool = True,
-    errors: Sequence[int] = (),
-    public: bool = False,
-) -> Callable[[H], H]:
-    """Decorate a handler, function or method, with its `Operation`; the arguments are that class's attributes."""
-    told = Operation(
-        summary, tag, body, response, status, tuple(query), media_type, body_required, tuple(errors), public
-    )
-
-    def attach(handler: H) -> H:
-        handler.operation = told  # type: ignore[attr-defined]  # functions take attributes, Callable does not say so
+    def __call__(self, handler: H) -> H:
+        """Attach the description to `handler` and return it."""
+        handler.operation = self  # type: ignore[attr-defined]  # functions take attributes, Callable does not say so
         return handler
 
-    return attach
+
+operation = Operation
 
 
 async def read(request: Request, type: type[T], *, required: bool = True) -> T:

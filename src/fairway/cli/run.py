@@ -1,0 +1,76 @@
+"""`fairway run`: one command in the environment of an app's release, such as a migration or a shell."""
+
+from __future__ import annotations
+
+import os
+
+import click
+
+from fairway.cli.completing import app_argument
+from fairway.cli.project import Project, current
+from fairway.errors import FairwayError
+
+
+class RunError(FairwayError):
+    """The command cannot be run."""
+
+    code = "cli.run"
+
+
+@click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@app_argument
+@click.option("--release", help="Id of a release; else the one that serves, or the newest.")
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED, metavar="-- COMMAND...")
+def run(app: str, release: str | None, command: tuple[str, ...]) -> None:
+    """Run COMMAND in the folder and environment of an app's release: `fairway run blog -- python manage.py migrate`.
+
+    The exit status is the command's.
+    """
+    project = current()
+    words, env, folder = _prepared(project, app, release, command)
+    os.chdir(folder)
+    try:
+        os.execvpe(words[0], words, env)  # noqa: S606  # the owner's own words, as a list, without a shell
+    except FileNotFoundError:
+        raise RunError(
+            f"There is no program {words[0]!r} on the PATH of {app}'s release.",
+            hint=f"`fairway run {app} -- env` shows its environment.",
+        ) from None
+
+
+def _prepared(
+    project: Project, app: str, wanted: str | None, command: tuple[str, ...]
+) -> tuple[list[str], dict[str, str], str]:
+    """Return the words, the environment and the folder of the command."""
+    from fairway.run import environment
+    from fairway.run.proctable import MARKER
+    from fairway.run.release import list_releases
+
+    releases = list_releases(project.layout.root, app)
+    if not releases:
+        raise RunError(
+            f"There is no release of {app!r}.", code="release.unknown", hint=f"`fairway deploy {app}` makes one."
+        )
+    chosen = wanted or _serving(project, app) or releases[0].id
+    release = next((one for one in releases if one.id == chosen), None)
+    if release is None:
+        raise RunError(
+            f"{app} has no release {chosen!r}.", code="release.unknown", hint=f"`fairway releases {app}` lists them."
+        )
+    main = release.processes.get("web") or next(iter(release.processes.values()))
+    own = {"FAIRWAY_APP": app, "FAIRWAY_RELEASE": release.id}
+    env = environment.compose(release.env, main.env, own, marker="")
+    # Without a port there is nothing that these conventions could tell, and the marker is for instances only.
+    env = {name: value for name, value in env.items() if name != MARKER and "$PORT" not in value}
+    return list(command), env, str(main.cwd or release.build_directory)
+
+
+def _serving(project: Project, app: str) -> str | None:
+    """Return the release that serves, where a daemon says so."""
+    from fairway.cli.client import Client, app_path
+
+    try:
+        release: str | None = Client(project).get(app_path(app))["release"]
+    except FairwayError:
+        return None
+    return release
