@@ -34,9 +34,11 @@ from fairway.concurrency.errors import (
     WrongArgument,
     WrongLoop,
 )
+from fairway.concurrency.flow import Flow
 from fairway.concurrency.nil import nil
 from fairway.concurrency.notify import NotifyContext, SignalReceived, notify_context
 from fairway.concurrency.once import Once, once_func, once_value
+from fairway.concurrency.pipeline import batch, bridge, fan_in, fan_out, or_done, pipeline, tee
 from fairway.concurrency.pool import Result, WorkerPool, WorkerPoolStatistics
 from fairway.concurrency.ratelimit import (
     BurstExceeded,
@@ -75,6 +77,7 @@ __all__ = [
     "Deadlock",
     "ErrGroup",
     "ErrGroupStatistics",
+    "Flow",
     "InvalidContext",
     "InvalidKey",
     "NegativeWaitGroup",
@@ -113,12 +116,19 @@ __all__ = [
     "after",
     "after_func",
     "background",
+    "batch",
+    "bridge",
     "every",
+    "fan_in",
+    "fan_out",
     "nil",
     "notify_context",
     "once_func",
     "once_value",
+    "or_done",
+    "pipeline",
     "select",
+    "tee",
     "with_cancel",
     "with_cause",
     "with_deadline",
