@@ -46,8 +46,8 @@ def judge(spec: CanarySpec, sample: Sample, elapsed: float) -> Verdict:
     """Decide after `elapsed` seconds of watching.
 
     A release goes back as soon as more than `max_error_rate` of at least `FEW` answers are errors, or their mean
-    latency is above `max_latency`; with fewer answers only at the end of the window, and then if the rate is exceeded by
-    at least two errors. It stays when the window ends without that. A window without any request decides nothing
+    latency is above `max_latency`; with fewer answers only at the end of the window, and then if the rate is exceeded
+    by at least two errors. It stays when the window ends without that. A window without any request decides nothing
     against it.
     """
     rate = sample.errors / sample.requests if sample.requests else 0.0

@@ -1,17 +1,33 @@
-"""The daemon's contract: what it is started with, and what a face of it (HTTP, gRPC) is given."""
+"""The daemon: joins the services, and ends so that nothing is lost whether it is asked to or killed."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fairway.concurrency import Context, Shutdown, notify_context
+from fairway.platform.doors import Doors
+from fairway.platform.errors import StateDirError
+from fairway.platform.host import Host
+from fairway.platform.housekeeping import keep_house
+from fairway.platform.layout import Layout
+from fairway.platform.lock import DaemonLock
+from fairway.platform.platform import Platform
+from fairway.platform.state import StateStore
+from fairway.platform.watch import watch_registry
+from fairway.run import cgroup
+from fairway.run.builder import Builder
+from fairway.run.reaper import become_subreaper
+
 if TYPE_CHECKING:
-    from fairway.concurrency import Context
-    from fairway.platform.layout import Layout
-    from fairway.platform.platform import Platform
+    from fairway.health.checker import HealthChecker
+    from fairway.logs.service import LogService
+
+_END_GRACE = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +61,11 @@ class DaemonConfig:
     watch: bool = True
     stop_apps_on_exit: bool = True
 
+    @property
+    def layout(self) -> Layout:
+        """Paths of the state folder."""
+        return Layout(self.state_dir or self.registry.absolute().parent.parent / ".fairway")
+
 
 @dataclass(slots=True)
 class Services:
@@ -58,7 +79,8 @@ class Services:
         token: Bearer token that the API asks for.
         health: The `fairway.health` checker that the platform feeds with instances.
         logs: The `fairway.logs` service over the log folder.
-        extras: Further services by name, for faces that share one.
+        extras: Further services by name, for faces that share one; ``app_token`` is what hosted apps are given.
+        shutdown: Begin the daemon's end, as Ctrl-C does.
     """
 
     ctx: Context
@@ -66,12 +88,121 @@ class Services:
     layout: Layout
     platform: Platform
     token: str
-    health: Any = None
-    logs: Any = None
+    health: HealthChecker
+    logs: LogService
     extras: dict[str, Any] = field(default_factory=dict)
+    shutdown: Callable[[], None] = lambda: None
 
 
 Face = Callable[[Services], AbstractAsyncContextManager[object]]
 """A face: entered, it listens (or raises `PortTaken`); left, it has stopped. Entered before the apps come up."""
 
 Faces = Sequence[Face]
+
+
+async def serve(config: DaemonConfig, faces: Faces = ()) -> None:
+    """Run the daemon until SIGINT or SIGTERM, or until `Services.shutdown` is called.
+
+    Killed instead, it loses nothing: started again on the same state folder, it takes over instances and door.
+
+    Args:
+        config: How.
+        faces: What is served beside the apps (HTTP, gRPC, a progress display).
+
+    Raises:
+        StateDirError: The state folder cannot be written.
+        AlreadyRunning: Another daemon holds it.
+        PortTaken: A port is held by another program; the message names it.
+        UnknownApp: `DaemonConfig.apps` names one that is not in the registry.
+    """
+    layout = config.layout
+    try:
+        layout.create()
+    except OSError as error:
+        raise StateDirError(
+            f"expected to write the state folder {layout.root}, got: {error.strerror}",
+            hint="Run it as the folder's owner, or set FAIRWAY_STATE_DIR to a folder that can be written.",
+        ) from error
+    with DaemonLock(layout.lock) as lock:
+        state = StateStore(layout.database)
+        try:
+            async with notify_context() as ctx, Shutdown(ctx, grace=_END_GRACE) as shutdown:
+                lock.write(f"http://{config.api_host}:{config.api_port}")
+                await _run(config, faces, Host(layout, state), shutdown)
+        finally:
+            state.close()
+
+
+async def _run(config: DaemonConfig, faces: Faces, host: Host, shutdown: Shutdown) -> None:
+    from fairway.health.checker import HealthChecker
+    from fairway.logs.service import LogService
+
+    layout, ctx = host.layout, shutdown.ctx
+    host.env = _app_environment(config, layout)
+    become_subreaper()
+    host.hierarchies = await asyncio.to_thread(cgroup.discover, host.owner)
+    checker = HealthChecker()
+    logs = LogService(layout.log_files)
+    doors = Doors(host, (config.door_host, config.door_port), config.door_workers)
+    platform = Platform(host, doors, Builder(layout.root), config.registry, checker=checker, only=config.apps)
+    services = Services(
+        ctx, config, layout, platform, layout.token(), checker, logs, {"app_token": layout.app_token()}, shutdown.begin
+    )
+    stack = AsyncExitStack()
+    shutdown.hook("faces", stack.aclose, order=10)
+    shutdown.hook("platform", _end_platform, platform, host, config.stop_apps_on_exit, order=20)
+    shutdown.hook("background", host.background.cancel, order=30)
+    for face in faces:
+        await stack.enter_async_context(face(services))
+    background = host.background
+    background.start(checker.run(ctx), name="health")
+    background.start(logs.run(ctx), name="logs")
+    background.start(keep_house(ctx, host, platform.instances), name="housekeeping")
+    starting = asyncio.ensure_future(platform.start(ctx))
+    await _until(starting, ctx)
+    if ctx.err() is None and config.watch:
+        background.start(watch_registry(ctx, config.registry, platform.reload), name="registry watch")
+    await shutdown.wait()
+
+
+async def _until(starting: asyncio.Future[None], ctx: Context) -> None:
+    """Wait for the start, or for the daemon's end, which cuts it short."""
+
+    async def ended() -> None:
+        await ctx.done().recv_ok()
+
+    ending = asyncio.ensure_future(ended())
+    try:
+        await asyncio.wait({starting, ending}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        ending.cancel()
+        if not starting.done():
+            starting.cancel()
+        await asyncio.wait({starting, ending})
+    if not starting.cancelled():
+        starting.result()
+
+
+async def _end_platform(platform: Platform, host: Host, stop_apps: bool) -> None:
+    await platform.end(stop_apps=stop_apps)
+    if stop_apps:
+        await host.background.wait(1.0)
+        await asyncio.to_thread(cgroup.remove_base, host.hierarchies)
+
+
+def _app_environment(config: DaemonConfig, layout: Layout) -> dict[str, str]:
+    return {
+        "FAIRWAY_URL": f"http://{config.api_host}:{config.api_port}",
+        "FAIRWAY_GRPC": f"{config.api_host}:{config.grpc_port}",
+        "FAIRWAY_TOKEN": layout.app_token(),
+    }
+
+
+def run(config: DaemonConfig, faces: Faces = ()) -> None:
+    """Run `serve` on uvloop, or on asyncio's own loop where uvloop is not installed."""
+    try:
+        import uvloop
+    except ImportError:
+        asyncio.run(serve(config, faces))
+    else:
+        uvloop.run(serve(config, faces))

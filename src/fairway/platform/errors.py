@@ -50,9 +50,16 @@ class DeployFailed(PlatformError):
     code = "deploy.failed"
 
     def __init__(
-        self, app: str, message: str, *, code: str | None = None, log_lines: Iterable[str] = (), log_path: str = ""
+        self,
+        app: str,
+        message: str,
+        *,
+        code: str | None = None,
+        log_lines: Iterable[str] = (),
+        log_path: str = "",
+        hint: str | None = None,
     ) -> None:
-        super().__init__(message, code=code)
+        super().__init__(message, code=code, hint=hint)
         self.app = app
         self.log_lines = tuple(log_lines)
         self.log_path = log_path

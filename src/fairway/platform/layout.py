@@ -135,20 +135,11 @@ class Layout:
 
     def token(self) -> str:
         """Return the API's bearer token; the first call writes a new random one (0600, 256 bits)."""
-        try:
-            text = self.token_file.read_text(encoding="ascii").strip()
-        except FileNotFoundError:
-            text = ""
-        if text:
-            return text
-        self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        fresh = secrets.token_urlsafe(32)
-        staged = self.token_file.with_suffix(".new")
-        fd = os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(fd, "w", encoding="ascii") as file:
-            file.write(fresh + "\n")
-        staged.replace(self.token_file)
-        return fresh
+        return _secret(self.token_file)
+
+    def app_token(self) -> str:
+        """Return the token that hosted apps get in ``$FAIRWAY_TOKEN``: jobs and events, nothing else."""
+        return _secret(self.root / "app-token")
 
     def _socket(self, name: str) -> Path:
         path = self.run / name
@@ -160,3 +151,20 @@ class Layout:
 
     def __repr__(self) -> str:
         return f"<Layout {self.root}>"
+
+
+def _secret(path: Path) -> str:
+    try:
+        text = path.read_text(encoding="ascii").strip()
+    except FileNotFoundError:
+        text = ""
+    if text:
+        return text
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    fresh = secrets.token_urlsafe(32)
+    staged = path.with_suffix(".new")
+    fd = os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(fd, "w", encoding="ascii") as file:
+        file.write(fresh + "\n")
+    staged.replace(path)
+    return fresh

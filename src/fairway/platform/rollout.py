@@ -148,8 +148,8 @@ def plan(current: Sequence[Unit], wanted: Wanted, *, serving: str | None = None)
         wanted: What should run.
         serving: Id of the release that serves now, or None.
 
-    Rolling: start beside, probe, (canary,) swap, drain, stop. Recreate, where two releases must never run at once: hold,
-    drain, stop, start, probe, swap. Instances that were started with the very same things stay, newest go first.
+    Rolling: start beside, probe, (canary,) swap, drain, stop. Recreate, where two releases must never run at once:
+    hold, drain, stop, start, probe, swap. Instances started with the very same things stay; the newest go first.
     """
     kept: list[Unit] = []
     starts: list[Start] = []

@@ -26,7 +26,8 @@ CREATE TABLE app (
     wanted TEXT NOT NULL DEFAULT 'running',
     scale INTEGER,
     scale_base INTEGER,
-    release TEXT
+    release TEXT,
+    pinned TEXT
 ) STRICT;
 CREATE TABLE counter (
     app TEXT NOT NULL, process TEXT NOT NULL, last INTEGER NOT NULL, PRIMARY KEY (app, process)
@@ -60,6 +61,7 @@ class AppRow(msgspec.Struct, frozen=True, kw_only=True):
         scale: Instances of ``web`` asked for by `scale`, or None for what the registry says.
         scale_base: What the registry said then; another value there overrules `scale`.
         release: Id of the release that serves, or None.
+        pinned: Id of the release that a rollback asked for; the sources are not built until the next deploy.
     """
 
     name: str
@@ -67,6 +69,7 @@ class AppRow(msgspec.Struct, frozen=True, kw_only=True):
     scale: int | None = None
     scale_base: int | None = None
     release: str | None = None
+    pinned: str | None = None
 
 
 class InstanceRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -124,8 +127,9 @@ class StateStore:
 
     def app(self, name: str) -> AppRow:
         """Return an app's row; one that was never written has the defaults."""
-        for row in self._db.execute("SELECT name, wanted, scale, scale_base, release FROM app WHERE name = ?", (name,)):
-            return AppRow(name=row[0], wanted=row[1], scale=row[2], scale_base=row[3], release=row[4])
+        names = AppRow.__struct_fields__
+        for row in self._db.execute(f"SELECT {', '.join(names)} FROM app WHERE name = ?", (name,)):  # noqa: S608  # our own
+            return AppRow(**dict(zip(names, row, strict=True)))
         return AppRow(name=name)
 
     def app_names(self) -> list[str]:
@@ -135,8 +139,8 @@ class StateStore:
     def save_app(self, row: AppRow) -> None:
         """Write an app's row."""
         self._db.execute(
-            "INSERT OR REPLACE INTO app (name, wanted, scale, scale_base, release) VALUES (?, ?, ?, ?, ?)",
-            (row.name, row.wanted, row.scale, row.scale_base, row.release),
+            "INSERT OR REPLACE INTO app (name, wanted, scale, scale_base, release, pinned) VALUES (?, ?, ?, ?, ?, ?)",
+            msgspec.structs.astuple(row),
         )
 
     def forget_app(self, name: str) -> None:

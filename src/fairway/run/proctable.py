@@ -105,7 +105,7 @@ def members(table: ProcessTable, leader: int | None, since: int, seeds: Iterable
     if since <= 0 or (leader is not None and leader <= 1):
         # Group and session 0 are the kernel's own and, in a container, everybody's outside of it.
         raise ValueError(f"expected a leader above 1 and its start time, got {leader} and {since}")
-    excluded = _ancestors(table, os.getpid())
+    excluded = ancestors(table)
     inside = {p for p, e in table.items() if leader is not None and leader in (p, e.pgrp, e.session)}
     inside.update(p for p in seeds if p in table)
     inside = {p for p in inside if table[p].started >= since} - excluded
@@ -122,9 +122,10 @@ def members(table: ProcessTable, leader: int | None, since: int, seeds: Iterable
     return {p for p in inside if table[p].state not in {"Z", "X"}}
 
 
-def _ancestors(table: ProcessTable, pid: int) -> set[int]:
-    """Return `pid`, its parents up to the root, and the processes no instance can be: 0, init and kthreadd."""
+def ancestors(table: ProcessTable, pid: int | None = None) -> set[int]:
+    """Return `pid` (None: the caller), its parents up to the root, and what no instance can be: 0, init, kthreadd."""
     found = {0, 1, 2}
+    pid = os.getpid() if pid is None else pid
     while pid not in found:
         found.add(pid)
         entry = table.get(pid)

@@ -1,0 +1,283 @@
+"""The door's processes: started, told their routes, restarted, and found again after a crash of the daemon."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fairway.command import Command
+from fairway.errors import FairwayError
+from fairway.platform.errors import PlatformError, PortTaken
+from fairway.platform.restart import Backoff
+from fairway.platform.state import DoorRow
+from fairway.proxy.control import DoorClient, Statistics
+from fairway.proxy.errors import ControlError, RouteError
+from fairway.proxy.routes import Route, RouteTable, validate_table
+from fairway.run import environment, ports
+from fairway.run.process import Launch, Process
+from fairway.telemetry import log
+
+if TYPE_CHECKING:
+    from fairway.platform.host import Host
+
+LOG_APP = "_fairway"
+_START_TIMEOUT = 20.0
+_STOP_GRACE = 2.0
+
+
+class DoorFailed(PlatformError):
+    """A door worker did not come up."""
+
+    code = "door.failed"
+
+
+@dataclass(slots=True)
+class Worker:
+    """One door process and the client that talks to it."""
+
+    number: int
+    process: Process
+    client: DoorClient
+    backoff: Backoff
+    started_at: float
+    supervisor: asyncio.Task[None] | None = None
+
+
+class Doors:
+    """The door workers on one address, and the routes that they are to have.
+
+    Args:
+        host: The machine.
+        address: Host and port to listen on.
+        workers: Processes that share the port, >= 1.
+    """
+
+    def __init__(self, host: Host, address: tuple[str, int], workers: int = 1) -> None:
+        self.address = address
+        self.workers: dict[int, Worker] = {}
+        self._host = host
+        self._count = workers
+        self._routes: dict[str, tuple[Route, ...]] = {}
+        self._refused: dict[str, str] = {}
+        self._asked = 0
+        self._pushed = 0
+        self._version = 0
+        self._pushing = asyncio.Lock()
+        self._stopping = False
+
+    # -- processes -------------------------------------------------------------------------------------------
+
+    async def start(self) -> int:
+        """Adopt the workers that run, start those that are missing; returns how many were adopted.
+
+        Raises:
+            PortTaken: Another program listens on the address.
+            DoorFailed: A worker did not come up.
+        """
+        adopted = 0
+        for row in self._host.state.doors():
+            if await self._adopt(row):
+                adopted += 1
+        missing = [n for n in range(self._count) if n not in self.workers]
+        if missing and not self.workers:
+            self._check_port()
+        await asyncio.gather(*(self._start(n) for n in missing))
+        return adopted
+
+    async def stop(self, grace: float) -> None:
+        """End every worker: nothing new, requests in flight within `grace` seconds, then the processes."""
+        self._stopping = True
+        await asyncio.gather(*(self._end(worker, grace) for worker in list(self.workers.values())))
+
+    def leave(self) -> None:
+        """Let the workers run on without this daemon."""
+        self._stopping = True
+        for worker in self.workers.values():
+            if worker.supervisor is not None:
+                worker.supervisor.cancel()
+            worker.process.abandon()
+
+    # -- routes ----------------------------------------------------------------------------------------------
+
+    def set_routes(self, app: str, routes: tuple[Route, ...]) -> str:
+        """Note an app's routes for the next `publish`; returns why they are refused, or an empty string.
+
+        A bad app is refused alone: the routes of the others are published all the same.
+        """
+        reason = ""
+        if routes:
+            try:
+                validate_table(RouteTable(routes=routes))
+                others = tuple(r for name, rs in self._routes.items() if name != app for r in rs)
+                validate_table(RouteTable(routes=(*others, *routes)))
+            except RouteError as error:
+                reason = str(error)
+        if routes and not reason:
+            self._routes[app] = routes
+        else:
+            self._routes.pop(app, None)
+        return reason
+
+    async def publish(self) -> None:
+        """Tell every worker the routes noted so far; returns when they are in force. Calls at one time are joined."""
+        self._asked += 1
+        mine = self._asked
+        async with self._pushing:
+            if self._pushed >= mine:
+                return
+            covers = self._asked
+            table = self._table()
+            await asyncio.gather(*(self._push(worker, table) for worker in list(self.workers.values())))
+            self._pushed = covers
+
+    async def drain(self, targets: list[str], timeout: float) -> int:
+        """Let requests in flight to `targets` finish; returns how many were left after `timeout` seconds."""
+
+        async def one(worker: Worker) -> int:
+            try:
+                return await worker.client.drain(targets, timeout)
+            except ControlError as error:
+                log.get("platform").warning("door worker does not drain", worker=worker.number, error=str(error))
+                return 0
+
+        return sum(await asyncio.gather(*(one(w) for w in list(self.workers.values()))))
+
+    async def statistics(self) -> list[Statistics]:
+        """Return the counters of every worker that answers."""
+
+        async def one(worker: Worker) -> Statistics | None:
+            try:
+                return await worker.client.statistics()
+            except ControlError:
+                return None  # it is being restarted; its counters are gone with it
+
+        found = await asyncio.gather(*(one(w) for w in list(self.workers.values())))
+        return [s for s in found if s is not None]
+
+    # -- inside ----------------------------------------------------------------------------------------------
+
+    @property
+    def _listen(self) -> str:
+        host, port = self.address
+        return f"{host}:{port} x{self._count}"
+
+    def _table(self) -> RouteTable:
+        # Ahead of whatever an earlier daemon has pushed, and of this one's own.
+        self._version = max(self._version + 1, int(time.time() * 1000))
+        return RouteTable(version=self._version, routes=tuple(r for _, rs in sorted(self._routes.items()) for r in rs))
+
+    async def _push(self, worker: Worker, table: RouteTable) -> None:
+        try:
+            await worker.client.push(table)
+        except ControlError as error:
+            # It is gone or about to be: its successor gets the table before it counts as started.
+            log.get("platform").warning("door worker takes no routes", worker=worker.number, error=str(error))
+
+    def _check_port(self) -> None:
+        host, port = self.address
+        if not ports.is_free(port, host):
+            holder = ports.holder(port)
+            raise PortTaken(
+                f"expected to listen on {host}:{port} for the door, it is held by {holder or 'another process'}",
+                hint="Stop that program, or choose another port with --port.",
+            )
+
+    async def _adopt(self, row: DoorRow) -> bool:
+        process = Process.adopt(row.record)
+        if process is None:
+            self._host.state.remove_door(row.worker)
+            return False
+        client = DoorClient(self._host.layout.door_socket(row.worker))
+        worker = Worker(row.worker, process, client, Backoff(), time.monotonic())
+        fits = row.listen == self._listen and row.worker < self._count
+        if fits:
+            try:
+                await client.statistics()
+            except ControlError as error:
+                log.get("platform").warning("door worker does not answer", worker=row.worker, error=str(error))
+                fits = False
+        if not fits:
+            await self._end(worker, _STOP_GRACE)
+            return False
+        self.workers[row.worker] = worker
+        self._watch(worker)
+        return True
+
+    async def _start(self, number: int, backoff: Backoff | None = None) -> None:
+        host, port = self.address
+        socket = self._host.layout.door_socket(number)
+        socket.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        argv = [sys.executable, "-m", "fairway.proxy", "--listen", f"{host}:{port}", "--socket", str(socket)]
+        if self._count > 1:
+            argv.append("--reuse-port")
+        marker = f"{self._host.owner}/{LOG_APP}/door.{number}"
+        env = environment.compose({"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}, marker=marker)
+        output = self._host.layout.log_file(LOG_APP, "door", number)
+        process = Process.start(Launch(Command(tuple(argv), env, Path("/")), output, marker))
+        self._host.state.save_door(DoorRow(worker=number, listen=self._listen, record=process.record()))
+        client = DoorClient(socket)
+        worker = Worker(number, process, client, backoff or Backoff(), time.monotonic())
+        await self._answering(worker)
+        async with self._pushing:
+            await self._push(worker, self._table())
+            self.workers[number] = worker
+        self._watch(worker)
+
+    async def _answering(self, worker: Worker) -> None:
+        pause, until = 0.01, time.monotonic() + _START_TIMEOUT
+        while True:
+            try:
+                await worker.client.statistics()
+                return
+            except ControlError as error:
+                reason = str(error)
+            if worker.process.exit is not None or time.monotonic() > until:
+                await worker.process.stop(0)
+                from fairway.platform.loglines import last_lines
+
+                tail = last_lines(self._host.layout.log_file(LOG_APP, "door", worker.number), 5)
+                why = f"ended with {worker.process.exit}" if worker.process.exit is not None else reason
+                raise DoorFailed(f"expected door worker {worker.number} to come up, it {why}: {' / '.join(tail)}")
+            await asyncio.sleep(pause)
+            pause = min(pause * 1.5, 0.1)
+
+    def _watch(self, worker: Worker) -> None:
+        worker.supervisor = self._host.background.start(self._supervise(worker), name=f"supervise door {worker.number}")
+
+    async def _supervise(self, worker: Worker) -> None:
+        await worker.process.exited.recv_ok()
+        while not self._stopping:
+            logger = log.get("platform")
+            logger.error("door worker ended", worker=worker.number, exit=str(worker.process.exit))
+            self.workers.pop(worker.number, None)
+            await worker.process.clean(0.5)
+            await asyncio.sleep(worker.backoff.next(time.monotonic() - worker.started_at))
+            try:
+                await self._start(worker.number, worker.backoff)
+            except (FairwayError, OSError) as error:
+                logger.error("door worker does not start", worker=worker.number, error=str(error))
+                worker.started_at = time.monotonic()
+            else:
+                return
+
+    async def _end(self, worker: Worker, grace: float) -> None:
+        if worker.supervisor is not None:
+            worker.supervisor.cancel()
+        if worker.process.exit is None:
+            try:
+                await worker.client.stop(grace)
+                async with asyncio.timeout(grace + 0.5):
+                    await worker.process.wait()
+            except (ControlError, TimeoutError):
+                log.get("platform").warning("door worker does not end by itself", worker=worker.number)
+        await worker.process.stop(_STOP_GRACE)
+        self.workers.pop(worker.number, None)
+        self._host.state.remove_door(worker.number)
+
+    def __repr__(self) -> str:
+        return f"<Doors {self._listen} [{len(self.workers)} up, {len(self._routes)} apps]>"
