@@ -1,7 +1,7 @@
 """One probe: an HTTP request or a TCP connection, judged by its conditions.
 
 An HTTP client of its own on asyncio streams and httptools' parser: importing aiohttp costs the daemon 14 MiB, of which
-a GET without redirects, cookies and pools needs nothing (docs/adr/0020-probes-without-a-client-library.md).
+a GET without redirects, cookies and pools needs nothing (docs/adr/0001-probes-without-a-client-library.md).
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ been written by then". The watcher appends one record a look at which the file h
 modification time, which is that of its last write. A line has arrived between the record before its end and the record
 after it.
 
-What fails and what then happens (docs/adr/0021-arrival-times-in-a-sidecar.md has the reasons):
+What fails and what then happens (docs/adr/0002-arrival-times-in-a-sidecar.md has the reasons):
 
 - The daemon is killed, the app writes on: no records for a while. The bytes of that gap lie between the last record
   before and the modification time at the next look, so nothing is lost and ``--since`` errs on the side of showing.
