@@ -219,7 +219,7 @@ class DoorClient:
         try:
             reply = msgspec.json.decode(frame, type=Reply)
             if reply.error is None:
-                return msgspec.json.decode(reply.result, type=result)  # type: ignore[arg-type,return-value]  # None is a type to msgspec
+                return msgspec.json.decode(reply.result, type=result)
         except msgspec.DecodeError as error:
             raise ControlError(f"expected a reply as JSON on {self._path}, got: {error}") from error
         raise _ERRORS.get(reply.code, ControlError)(reply.error, code=reply.code)

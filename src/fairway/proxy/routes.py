@@ -63,7 +63,7 @@ class HeaderMatch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 class RateLimit(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Token bucket: `rate` requests a second (> 0) with a burst of `burst` (>= 1), for each client address or the route."""
+    """Token bucket: `rate` requests a second (> 0), bursts of `burst` (>= 1), for each client address or the route."""
 
     rate: float
     burst: int = 1
@@ -121,8 +121,8 @@ class Redirect(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 class Route(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Which requests, under which conditions, go where.
 
-    Among the routes whose host fits best (exact, then the longest ``*.x``, then ``*``), the longest path prefix wins; among
-    equal prefixes, the route with more conditions (methods, headers).
+    Among the routes whose host fits best (exact, then the longest ``*.x``, then ``*``), the longest path prefix wins;
+    among equal prefixes, the route with more conditions (methods, headers).
 
     Attributes:
         name: Unique; appears in logs, metrics and the request's error pages.

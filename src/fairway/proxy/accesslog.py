@@ -1,0 +1,162 @@
+"""The access log: one JSON object a line, written by a thread of its own so that a slow disk never slows a request.
+
+The data path appends one tuple to a bounded ring; when the writer does not keep up, records are dropped and counted. Successful
+requests can be sampled; answers of 400 and above always go in.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import sys
+import threading
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
+
+import msgspec
+
+if TYPE_CHECKING:
+    from fairway.proxy.exchange import Exchange
+
+RING: Final = 16_384
+_FLUSH_S: Final = 0.2
+_FIELDS: Final = (
+    "time",
+    "client",
+    "method",
+    "host",
+    "target",
+    "status",
+    "bytes",
+    "latency_s",
+    "duration_s",
+    "route",
+    "upstream",
+    "request_id",
+    "traceparent",
+)
+
+
+class AccessLog:
+    """Takes records without waiting. `start` before the first one, `stop` writes what is left and joins the thread.
+
+    Attributes:
+        dropped: Records lost because the ring was full.
+    """
+
+    __slots__ = ("_path", "_random", "_ring", "_sample", "_stopped", "_thread", "_wake", "dropped")
+
+    def __init__(self, path: str, sample: float = 1.0) -> None:
+        self._path = path
+        self._sample = sample
+        self._ring: deque[tuple[Any, ...]] = deque()
+        self._wake = threading.Event()
+        self._stopped = False
+        self._thread: threading.Thread | None = None
+        self._random = random.Random(os.urandom(8)).random  # noqa: S311  # a sample, not a secret
+        self.dropped = 0
+
+    def __repr__(self) -> str:
+        return f"<AccessLog {self._path} queued={len(self._ring)} dropped={self.dropped}>"
+
+    def start(self) -> None:
+        """Open the output and start the writer.
+
+        Raises:
+            OSError: If the file cannot be opened.
+        """
+        if self._path == "-":
+            output: BinaryIO = os.fdopen(os.dup(sys.stdout.fileno()), "wb", buffering=0)
+        else:
+            descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+            output = os.fdopen(descriptor, "wb", buffering=0)
+        self._thread = threading.Thread(target=self._write_all, args=(output,), name="access-log", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Write what is left and end the writer; waits at most two seconds for it."""
+        self._stopped = True
+        self._wake.set()
+        if self._thread is not None:
+            self._thread.join(2.0)
+
+    def exchange(self, exchange: Exchange) -> None:
+        """Record an exchange that has ended."""
+        status = exchange.status
+        if status < 400 and self._sample < 1.0 and self._random() >= self._sample:
+            return
+        if len(self._ring) >= RING:
+            self.dropped += 1
+            return
+        head = exchange.head
+        target = exchange.target
+        route = exchange.route
+        self._ring.append(
+            (
+                exchange.started,
+                exchange.client.address,
+                head.method,
+                head.host,
+                head.target,
+                status,
+                exchange.sent,
+                exchange.latency,
+                time.monotonic(),
+                route.name if route is not None else None,
+                target.id if target is not None else None,
+                exchange.request_id,
+                exchange.traceparent,
+            )
+        )
+
+    def refusal(self, status: int, address: str, request_id: bytes) -> None:
+        """Record a request that was refused before it was one."""
+        if len(self._ring) >= RING:
+            self.dropped += 1
+            return
+        now = time.monotonic()
+        self._ring.append((now, address, None, None, None, status, 0, 0.0, now, None, None, request_id, None))
+
+    def _write_all(self, output: BinaryIO) -> None:
+        encoder = msgspec.json.Encoder()
+        offset = time.time() - time.monotonic()
+        with output:
+            while True:
+                self._wake.wait(_FLUSH_S)
+                batch = bytearray()
+                while self._ring and len(batch) < 1 << 18:
+                    batch += encoder.encode(_as_object(self._ring.popleft(), offset)) + b"\n"
+                if batch:
+                    try:
+                        output.write(batch)
+                    except OSError:
+                        self.dropped += batch.count(
+                            b"\n"
+                        )  # a full disk or a closed pipe costs log lines, never requests
+                elif self._stopped:
+                    return
+
+
+def _as_object(record: tuple[Any, ...], offset: float) -> dict[str, Any]:
+    started, client, method, host, target, status, size, latency, ended, route, upstream, request_id, trace = record
+    values = (
+        round(started + offset, 6),
+        client,
+        _text(method),
+        _text(host),
+        _text(target),
+        status,
+        size,
+        round(latency, 6),
+        round(ended - started, 6),
+        route,
+        upstream,
+        _text(request_id),
+        _text(trace),
+    )
+    return dict(zip(_FIELDS, values, strict=True))
+
+
+def _text(value: bytes | None) -> str | None:
+    return None if value is None else value.decode("latin-1")

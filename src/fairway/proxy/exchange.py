@@ -1,0 +1,728 @@
+"""One request and its answer, between a client's connection and an upstream's.
+
+The door has three state machines. The client's connection (`downstream`) cuts bytes into requests, the upstream's
+(`upstream`) cuts bytes into answers, and the exchange, here, joins one of each:
+
+    begin ──▶ route, gate ──▶ (held) ──▶ choose target ──▶ connect or reuse ──▶ forward head, body as it comes
+      │            │             │              │                 │                        │
+      └── refuse ◀─┴─────────────┴──────────────┴── 502/503/504 ◀─┴── retry (once, safely) ◀┤ no byte of an answer
+                                                                                           ▼
+                                        interim (1xx) ──▶ answer head ──▶ body as it comes ──▶ finish
+                                                              │ 101             │ upstream dies
+                                                              ▼                 ▼
+                                                            tunnel            abort (never a last chunk)
+
+Rules that hold in every state:
+- An exchange ends exactly once (`over`): by `finish`, `refuse`, abort, or the client's leaving. Its upstream connection goes back to
+  the pool only if both messages ended where their framing says; else it is closed.
+- Nothing is buffered whole. What an upstream is not yet there to take waits in `_pending`, and beyond `PENDING_BYTES`
+  reading from the client pauses. What a client does not take pauses the upstream.
+- A request is sent again only if no byte of it can have had an effect: the connection never came up, or the method is idempotent,
+  no body byte was passed on, and the connection ended without a byte of an answer.
+- No task and no timer a request: connections have deadlines that the worker's wheel visits. A task exists only while a connection is
+  being made or a middleware runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Final
+
+from fairway.proxy.framing import LAST_CHUNK, encode_end
+from fairway.proxy.page import date_line, error_page
+from fairway.proxy.request import RequestHead
+from fairway.proxy.response import ResponseHead
+
+if TYPE_CHECKING:
+    from fairway.proxy.downstream import ClientConnection
+    from fairway.proxy.table import RouteState
+    from fairway.proxy.targets import TargetState
+    from fairway.proxy.upstream import UpstreamConnection
+
+PENDING_BYTES: Final = 64 * 1024
+CONTINUE_AFTER_S: Final = 0.3
+"""How long an upstream may think about ``Expect: 100-continue`` before the door lets the client send its body."""
+MAX_INTERIM: Final = 64
+MAX_ATTEMPTS: Final = 3
+_IDEMPOTENT: Final = frozenset({b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"})
+_CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+_monotonic = time.monotonic
+
+
+class Exchange:
+    """See the module's text. Attributes that most exchanges never set are the class's defaults.
+
+    Attributes:
+        status: Status given to the client, 0 before, 499 where the client left.
+        sent: Bytes of the answer's body given to the client.
+        body_done: The request's body, if any, has come whole.
+        over: The exchange has ended.
+    """
+
+    over = False
+    body_done = False
+    status = 0
+    sent = 0
+    upstream: UpstreamConnection | None = None
+    target: TargetState | None = None
+    route: RouteState | None = None
+    body_limit: int | None = None
+    holds_body = False
+    request_id = b""
+    traceparent: bytes | None = None
+    latency = 0.0
+    response: ResponseHead | None = None
+    extra = b""
+    _pending: list[bytes] | None = None
+    _pending_size = 0
+    _pending_end: bytes | None = None
+    _body_sent = False
+    _attempts = 0
+    _tried: TargetState | None = None
+    _interim = 0
+    _continue_timer: asyncio.TimerHandle | None = None
+    _continued = False
+    _close_after = False
+    _rechunk = False
+    _until_close = False
+    _stream = False
+    _bodyless = False
+    _client_eof = False
+    _upstream_eof = False
+
+    def __init__(self, client: ClientConnection, head: RequestHead, size: int) -> None:
+        self.client = client
+        self.head = head
+        self.size = size
+        self.started = _monotonic()
+        self.worker = client.worker
+        options = self.worker.options
+        self.body_timeout = options.body_timeout
+        self.upstream_timeout = options.upstream_timeout
+
+    def __repr__(self) -> str:
+        return f"<Exchange {self.head!r} status={self.status} over={self.over}>"
+
+    # -- from the request's head to the upstream ---------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Route the request and send it on, or answer it."""
+        worker = self.worker
+        head = self.head
+        self.request_id = head.request_id or worker.next_request_id()
+        worker.in_flight += 1
+        self.body_limit = worker.options.body_bytes
+        if head.target.startswith(b"/.well-known/acme-challenge/") and worker.answer_challenge(self):
+            return
+        route = self.route = worker.table.find(head)
+        if route is None:
+            self.refuse(404, "No route leads from this host and path.")
+            return
+        route.in_flight += 1
+        if route.body_bytes is not None:
+            self.body_limit = route.body_bytes
+        if route.body_timeout is not None:
+            self.body_timeout = route.body_timeout
+        if route.upstream_timeout is not None:
+            self.upstream_timeout = route.upstream_timeout
+        if self.body_limit is not None and head.length > self.body_limit:
+            self.refuse(413, f"The request's body is larger than {self.body_limit} bytes.")
+            return
+        if route.gate is not None:
+            answer = route.gate.judge(head, self.size, self.client.address, self.started, route.in_flight - 1)
+            if answer is not None:
+                self.refuse(answer.status, answer.reason, answer.extra)
+                return
+            if route.spec.state == "holding":
+                worker.hold(self)
+                return
+        if worker.middleware is None:
+            self.dispatch()
+        else:
+            worker.middleware.request(self)
+
+    def dispatch(self) -> None:
+        """Choose a target and get a connection to it."""
+        route = self.route
+        assert route is not None
+        target = route.only
+        if target is None or target.draining:
+            target = self._choose(route)
+            if target is None:
+                self.refuse(503, "No healthy instance can take the request now.", b"Retry-After: 1\r\n")
+                return
+        self.target = target
+        target.in_flight += 1
+        self._attempts += 1
+        idle = target.idle
+        while idle:
+            upstream = idle.pop()
+            if upstream.usable():
+                self._send(upstream)
+                return
+        self.worker.connect(self, target)
+
+    def _choose(self, route: RouteState) -> TargetState | None:
+        release = None
+        sticky = route.spec.sticky
+        if sticky is not None:
+            release = _cookie(self.head.field(b"cookie"), sticky.cookie)
+        target = route.pick(self.worker.wheel.now, self.client.address.encode(), release)
+        tried = self._tried
+        if tried is not None and target is tried and len(route.targets) > 1:
+            for _ in route.targets:
+                target = route.pick(self.worker.wheel.now, self.client.address.encode(), None)
+                if target is not tried:
+                    break
+        if sticky is not None and target is not None and target.release and target.release != release:
+            self.extra = b"Set-Cookie: %b=%b; Path=/; HttpOnly; SameSite=Lax%b\r\n" % (
+                sticky.cookie.encode("ascii"),
+                target.release.encode("ascii"),
+                b"; Max-Age=%d" % sticky.max_age if sticky.max_age else b"",
+            )
+        return target
+
+    def connected(self, upstream: UpstreamConnection) -> None:
+        """Go on with a connection that has just come up."""
+        self._send(upstream)
+
+    def connect_failed(self, timed_out: bool) -> None:
+        """Try another target, or answer 502 or 504: nothing was sent, so any method may be tried again."""
+        target = self.target
+        assert target is not None and self.route is not None
+        target.connect_errors += 1
+        target.failed(self.worker.wheel.now)
+        if not timed_out and self._attempts < min(MAX_ATTEMPTS, len(self.route.targets)):
+            self._retry(target)
+        elif timed_out:
+            self.refuse(504, "The upstream did not accept a connection in time.", blame=True)
+        else:
+            self.refuse(502, "The upstream refused the connection.", blame=True)
+
+    def _retry(self, target: TargetState) -> None:
+        target.in_flight -= 1
+        self.target = None
+        self._tried = target
+        self.upstream = None
+        self.dispatch()
+
+    def _send(self, upstream: UpstreamConnection) -> None:
+        self.upstream = upstream
+        upstream.take(self)
+        upstream.write(self._render())
+        pending = self._pending
+        if pending is not None:
+            self._pending = None
+            self._pending_size = 0
+            self._body_sent = True
+            upstream.write(b"".join(pending))
+            if self.holds_body and not upstream.write_paused:
+                self.holds_body = False
+                self.client.hold_body(False)
+        if self._pending_end is not None:
+            self._finish_request(upstream, self._pending_end)
+        elif self.head.expects and not self.body_done and not self._body_sent:
+            self._continue_timer = self.worker.loop.call_later(CONTINUE_AFTER_S, self._let_continue)
+
+    def _render(self) -> bytes:
+        head = self.head
+        client = self.client
+        route = self.route
+        target = head.target
+        assert route is not None and self.target is not None
+        if route.strip and target[:1] == b"/":
+            target = target[len(route.prefix) :]
+            if target[:1] != b"/":
+                target = b"/" + target
+        host = head.host or self.target.host_header
+        if head.forwarded_for is None and head.forwarded_proto is None and head.forwarded_host is None:
+            forwarded = client.forwarded % host
+        else:
+            forwarded = self._forwarded(host)
+        trace = head.traceparent
+        if trace is None and self.worker.options.trace:
+            trace = self.worker.next_traceparent()
+        self.traceparent = trace
+        parts = [head.method, b" ", target, b" HTTP/1.1\r\nHost: ", host, b"\r\n", *head.lines, forwarded]
+        if trace is not None:
+            parts.append(b"X-Request-Id: %b\r\ntraceparent: %b\r\n" % (self.request_id, trace))
+        else:
+            parts.append(b"X-Request-Id: %b\r\n" % self.request_id)
+        if head.chunked or head.length >= 0 or head.upgrade is not None or head.te_trailers:
+            self._render_framing(parts)
+        parts.append(b"\r\n")
+        return b"".join(parts)
+
+    def _render_framing(self, parts: list[bytes]) -> None:
+        head = self.head
+        if head.chunked:
+            parts.append(b"Transfer-Encoding: chunked\r\n")
+            if head.trailer:
+                parts.append(b"Trailer: %b\r\n" % b", ".join(head.trailer))
+        elif head.length >= 0:
+            parts.append(b"Content-Length: %d\r\n" % head.length)
+        if head.expects:
+            parts.append(b"Expect: 100-continue\r\n")
+        if head.te_trailers:
+            parts.append(b"TE: trailers\r\n")
+        if head.upgrade is not None:
+            parts.append(b"Connection: Upgrade\r\nUpgrade: %b\r\n" % head.upgrade)
+
+    def _forwarded(self, host: bytes) -> bytes:
+        """Render X-Forwarded-* for a trusted peer that brought some: its chain goes on with its own address."""
+        head = self.head
+        chain = [*(head.forwarded_for or ()), self.client.address.encode("ascii")]
+        return b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\nX-Forwarded-Host: %b\r\n" % (
+            b", ".join(item for item in chain if item),
+            head.forwarded_proto or (b"https" if self.client.secure else b"http"),
+            head.forwarded_host or host,
+        )
+
+    # -- the request's body ------------------------------------------------------------------------------------------
+
+    def request_body(self, data: bytes) -> None:
+        """Pass on payload of the request's body."""
+        if self.over:
+            return
+        if self._continue_timer is not None:
+            self._stop_continue()
+        if self.head.chunked:
+            data = b"%x\r\n%b\r\n" % (len(data), data)
+        upstream = self.upstream
+        if upstream is None:
+            if self._pending is None:
+                self._pending = []
+            self._pending.append(data)
+            self._pending_size += len(data)
+            if self._pending_size > PENDING_BYTES and not self.holds_body:
+                self.holds_body = True
+                self.client.hold_body(True)
+            return
+        self._body_sent = True
+        upstream.write(data)
+
+    def request_end(self, trailers: bytes) -> None:
+        """Pass on the end of the request's body."""
+        if self.over:
+            return
+        self.body_done = True
+        if self.upstream is None:
+            self._pending_end = trailers
+        else:
+            self._finish_request(self.upstream, trailers)
+
+    def _finish_request(self, upstream: UpstreamConnection, trailers: bytes) -> None:
+        self._stop_continue()
+        if self.head.chunked:
+            upstream.write(encode_end(trailers))
+        upstream.deadline = self.worker.wheel.now + self.upstream_timeout
+
+    def upstream_blocked(self, blocked: bool) -> None:
+        """Pause or resume reading from the client: the upstream does not keep up, or does again."""
+        client = self.client
+        if client.state == 4:
+            client.hold_body(blocked)
+        elif not self.body_done and self.holds_body != blocked:
+            self.holds_body = blocked
+            client.hold_body(blocked)
+
+    def _let_continue(self) -> None:
+        self._continue_timer = None
+        if not self.over and not self._continued and not self.client.closed and not self.status:
+            self._continued = True
+            self.client.transport.write(_CONTINUE)
+
+    def _stop_continue(self) -> None:
+        self._continued = True
+        if self._continue_timer is not None:
+            self._continue_timer.cancel()
+            self._continue_timer = None
+
+    # -- the answer --------------------------------------------------------------------------------------------------
+
+    def interim(self, response: ResponseHead) -> bool:
+        """Pass on a 1xx answer; False for more of them than anyone needs."""
+        self._interim += 1
+        if self._interim > MAX_INTERIM:
+            return False
+        if response.status == 100:
+            if self._continued and self.head.expects:
+                return True
+            self._stop_continue()
+        if self.head.minor:
+            self.client.transport.write(b"".join((response.start, *response.lines, b"\r\n")))
+        return True
+
+    def answer(self, response: ResponseHead, bodyless: bool, payload: bytes) -> None:
+        """Pass on the answer's head with the first part of its body, if that came along."""
+        self.response = response
+        self._bodyless = bodyless
+        self.status = response.status
+        self.latency = _monotonic() - self.started
+        self._stop_continue()
+        target = self.target
+        assert target is not None
+        target.latency_sum += self.latency
+        if target.failures:
+            target.answered()
+        if self.worker.middleware is None:
+            self.send_head(payload)
+        else:
+            self.worker.middleware.response(self, payload)
+
+    def send_head(self, payload: bytes) -> None:
+        """Write the answer's head to the client, with `payload` behind it."""
+        client = self.client
+        response = self.response
+        assert response is not None
+        head = self.head
+        keep = head.keep_alive and self.body_done and not client.half_closed and not self.worker.stopping
+        framing = b""
+        if self._bodyless:
+            if response.length >= 0 and response.status != 204 and not response.chunked:
+                framing = b"Content-Length: %d\r\n" % response.length
+        elif response.chunked or response.length < 0:
+            if head.minor:
+                self._rechunk = True
+                framing = b"Transfer-Encoding: chunked\r\n"
+                if response.trailer:
+                    framing += b"Trailer: %b\r\n" % b", ".join(response.trailer)
+            else:
+                self._until_close = True
+                keep = False
+        else:
+            framing = b"Content-Length: %d\r\n" % response.length
+        if not keep:
+            self._close_after = True
+            framing += b"Connection: close\r\n"
+        elif not head.minor:
+            framing += b"Connection: keep-alive\r\n"
+        if response.status == 426 and response.upgrade is not None:
+            framing += b"Upgrade: %b\r\n" % response.upgrade
+            framing += b"Connection: Upgrade\r\n"
+        if not response.has_date:
+            framing += date_line()
+        if self.extra:
+            framing += self.extra
+        if payload:
+            self.sent = len(payload)
+            if self._rechunk:
+                payload = b"%x\r\n%b\r\n" % (len(payload), payload)
+        client.transport.write(
+            b"".join(
+                (
+                    response.start,
+                    *response.lines,
+                    framing,
+                    b"X-Request-Id: %b\r\n\r\n" % (response.request_id or self.request_id),
+                    payload,
+                )
+            )
+        )
+        if response.chunked or response.length < 0:
+            self._classify_stream(response)
+
+    def _classify_stream(self, response: ResponseHead) -> None:
+        kind = response.field(b"content-type")
+        if kind is not None and kind[:17].lower() == b"text/event-stream":
+            self.become_stream()
+
+    def become_stream(self) -> None:
+        """Class this exchange as long-lived: other deadlines, and drained by a timer of its own."""
+        self._stream = True
+        self.upstream_timeout = self.worker.options.stream_timeout
+        if self.target is not None:
+            self.target.streams.add(self)
+            if self.target.draining:
+                self.worker.end_stream_soon(self)
+
+    def body(self, payload: bytes) -> None:
+        """Pass on payload of the answer's body (not empty)."""
+        self.sent += len(payload)
+        if self._rechunk:
+            payload = b"%x\r\n%b\r\n" % (len(payload), payload)
+        self.client.transport.write(payload)
+
+    def finish(self, reusable: bool, trailers: bytes = b"") -> None:
+        """End well: the answer has come whole."""
+        if self.over:
+            return
+        if self._rechunk:
+            self.client.transport.write(encode_end(trailers) if trailers else LAST_CHUNK)
+        upstream = self.upstream
+        assert upstream is not None
+        self._settle()
+        if reusable and self.body_done:
+            upstream.rest_idle()
+        else:
+            upstream.close()
+        self.client.exchange_done(not self._close_after and self.body_done)
+
+    # -- upgraded connections ----------------------------------------------------------------------------------------
+
+    def switch(self, response: ResponseHead, early: bytes) -> bool:
+        """Turn into a tunnel after a 101; False where the client did not ask for that protocol."""
+        head = self.head
+        offered = head.upgrade
+        chosen = response.upgrade
+        if offered is None or chosen is None or not response.upgrade_named:
+            return False
+        if chosen.lower() not in {offer.strip().lower() for offer in offered.split(b",")}:
+            return False
+        client = self.client
+        upstream = self.upstream
+        assert upstream is not None
+        self.response = response
+        self.status = 101
+        self.latency = _monotonic() - self.started
+        if self.target is not None:
+            self.target.latency_sum += self.latency
+            self.target.answered()
+        fields = b"Connection: Upgrade\r\nUpgrade: %b\r\nX-Request-Id: %b\r\n\r\n" % (chosen, self.request_id)
+        client.transport.write(b"".join((response.start, *response.lines, self.extra, fields, early)))
+        self.sent += len(early)
+        client.state = 4
+        client.deadline = self.worker.wheel.now + self.worker.options.stream_timeout
+        upstream.deadline = client.deadline
+        self.become_stream()
+        rest, client.rest = client.rest, b""
+        if rest:
+            upstream.write(rest)
+        client.hold_body(False)
+        if client.half_closed:
+            self.tunnel_eof_from_client()
+        return True
+
+    def tunnel_to_upstream(self, data: bytes) -> None:
+        """Pass on bytes of the client."""
+        upstream = self.upstream
+        if upstream is not None:
+            upstream.deadline = self.client.deadline
+            upstream.write(data)
+
+    def tunnel_to_client(self, data: bytes) -> None:
+        """Pass on bytes of the upstream."""
+        self.sent += len(data)
+        self.client.deadline = self.worker.wheel.now + self.worker.options.stream_timeout
+        self.client.transport.write(data)
+
+    def tunnel_eof_from_client(self) -> bool:
+        """Shut the sending side towards the upstream; True keeps the client's connection for the other direction."""
+        self._client_eof = True
+        upstream = self.upstream
+        if upstream is None or self._upstream_eof:
+            self._end_tunnel()
+            return False
+        upstream.transport.write_eof()
+        return self.client.transport.can_write_eof()
+
+    def tunnel_eof_from_upstream(self) -> bool:
+        """Shut the sending side towards the client; True keeps the upstream's connection for the other direction."""
+        self._upstream_eof = True
+        client = self.client
+        if self._client_eof or client.closed or not client.transport.can_write_eof():
+            self._end_tunnel()
+            return False
+        client.transport.write_eof()
+        return True
+
+    def _end_tunnel(self) -> None:
+        if self.over:
+            return
+        upstream = self.upstream
+        self._settle()
+        if upstream is not None:
+            upstream.close()
+        self.client.exchange = None
+        self.client.state = 5
+        self.client.transport.close()
+
+    # -- trouble -----------------------------------------------------------------------------------------------------
+
+    def client_blocked(self, blocked: bool) -> None:
+        """Pause or resume reading from the upstream: the client does not keep up, or does again."""
+        if self.upstream is not None:
+            self.upstream.hold(blocked)
+
+    def client_gone(self) -> None:
+        """End because the client left: the upstream is cancelled, 499 is logged."""
+        if self.over:
+            return
+        upstream = self.upstream
+        tunnel = self.status == 101
+        if not tunnel:
+            self.status = 499
+        self._settle()
+        if upstream is not None:
+            if tunnel:
+                upstream.close()
+            else:
+                upstream.abort()
+
+    def upstream_lost(self, fresh: bool, heard: bool, timed_out: bool, reason: str) -> None:
+        """Judge an upstream connection that ended, or answered nonsense, before the answer's head was whole.
+
+        Args:
+            fresh: It had carried no exchange before.
+            heard: Bytes of an answer had come.
+            timed_out: It was the door that gave up.
+            reason: For the error page.
+        """
+        self.upstream = None
+        target = self.target
+        assert target is not None and self.route is not None
+        if timed_out:
+            target.failed(self.worker.wheel.now)
+            self.refuse(504, reason, blame=True)
+            return
+        repeatable = self.head.method in _IDEMPOTENT and not self._body_sent and not heard and not self._interim
+        if repeatable and self._attempts < MAX_ATTEMPTS and not self.client.closed:
+            if not fresh:
+                # The keep-alive race: the upstream closed an idle connection as it was used. A new one decides.
+                self._attempts = MAX_ATTEMPTS
+                self._stop_continue()
+                self.worker.connect(self, target)
+                return
+            if len(self.route.targets) > 1 and self._attempts < len(self.route.targets):
+                target.failed(self.worker.wheel.now)
+                self._retry(target)
+                return
+        if fresh:
+            target.failed(self.worker.wheel.now)
+        self.refuse(502, reason, blame=True)
+
+    def answer_broken(self) -> None:
+        """End because the upstream died inside the answer's body: the client must not take what it has for whole."""
+        if self.over:
+            return
+        if self.target is not None:
+            self.target.errors += 1
+        self._settle()
+        self.client.exchange = None
+        self.client.abort(reset=self._until_close)
+
+    def refuse(self, status: int, reason: str, extra: bytes = b"", *, blame: bool = False) -> bool:
+        """End with an answer of the door's own; False where the upstream's has already begun.
+
+        Args:
+            status: Status to answer.
+            reason: One sentence for the page.
+            extra: Rendered fields to add.
+            blame: Count it as an error of the target.
+        """
+        if self.over:
+            return True
+        upstream = self.upstream
+        begun = self.status != 0
+        if not begun:
+            self.status = status
+            self.latency = _monotonic() - self.started
+        if blame and self.target is not None:
+            self.target.errors += 1
+        self._settle()
+        if upstream is not None:
+            upstream.abort()
+        client = self.client
+        client.exchange = None
+        if begun or client.closed:
+            return begun is False
+        head = self.head
+        keep = (
+            head.keep_alive
+            and self.body_done
+            and head.upgrade is None
+            and not client.half_closed
+            and not self.worker.stopping
+        )
+        client.transport.write(
+            error_page(
+                status,
+                reason,
+                self.request_id,
+                close=not keep,
+                http10=head.minor == 0,
+                body=head.method != b"HEAD",
+                extra=extra,
+            )
+        )
+        client.exchange_done(keep)
+        return True
+
+    def respond(self, status: int, fields: bytes, content: bytes) -> None:
+        """End with a small answer of the door's own making.
+
+        Args:
+            status: Status to answer.
+            fields: Rendered fields, without the length.
+            content: The whole body.
+        """
+        self.status = status
+        self.latency = _monotonic() - self.started
+        self.sent = len(content)
+        self._settle()
+        client = self.client
+        head = self.head
+        keep = head.keep_alive and self.body_done and head.upgrade is None and not self.worker.stopping
+        client.transport.write(
+            b"HTTP/1.1 %d %b\r\n%b%bContent-Length: %d\r\nX-Request-Id: %b\r\n%b\r\n%b"
+            % (
+                status,
+                b"OK" if status == 200 else b"",
+                date_line(),
+                fields,
+                len(content),
+                self.request_id,
+                b"" if keep and head.minor else (b"Connection: keep-alive\r\n" if keep else b"Connection: close\r\n"),
+                b"" if head.method == b"HEAD" else content,
+            )
+        )
+        client.exchange_done(keep)
+
+    def end_stream(self) -> None:
+        """End a long-lived stream because its target goes: the client sees the connection close and comes back."""
+        if self.over:
+            return
+        if self.status == 101:
+            self._end_tunnel()
+            return
+        upstream = self.upstream
+        self._settle()
+        if upstream is not None:
+            upstream.abort()
+        client = self.client
+        client.exchange = None
+        client.abort(reset=False)
+
+    def _settle(self) -> None:
+        """Close the books: counters, log, links. Exactly once an exchange."""
+        self.over = True
+        if self._continue_timer is not None:
+            self._stop_continue()
+        target = self.target
+        if target is not None:
+            target.in_flight -= 1
+            target.requests += 1
+            target.bytes_received += self.sent
+            if self.status >= 500 and self.response is not None:
+                target.errors += 1
+            if self._stream:
+                target.streams.discard(self)
+            if target.draining or target.retired:
+                self.worker.target_settled(target)
+        self.worker.exchange_settled(self)
+        upstream = self.upstream
+        if upstream is not None:
+            upstream.exchange = None
+            self.upstream = None
+
+
+def _cookie(field: bytes | None, name: str) -> str | None:
+    if field is None:
+        return None
+    wanted = name.encode("ascii")
+    for part in field.split(b";"):
+        key, _, value = part.strip().partition(b"=")
+        if key == wanted:
+            return value.decode("latin-1")
+    return None

@@ -1,0 +1,112 @@
+"""What a route asks of a request before it is forwarded: network, redirect, password, rate, concurrency.
+
+The order is the cheapest and least telling first: a client outside the allowed networks learns nothing, and no password is hashed for
+one that a rate limit turns away.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Final
+
+from fairway.proxy.auth import PasswordCheck
+from fairway.proxy.options import Network, in_networks
+from fairway.proxy.request import RequestHead
+from fairway.proxy.routes import RateLimit, Route
+
+_CLIENTS: Final = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the door answers instead of forwarding: status, reason and rendered extra fields."""
+
+    status: int
+    reason: str
+    extra: bytes = b""
+
+
+class RateGate:
+    """Token buckets by client address, the 10,000 that came last; or one for the route.
+
+    A bucket is two floats and is refilled when it is asked: capacity `burst`, `rate` tokens a second.
+    """
+
+    __slots__ = ("_buckets", "_limit")
+
+    def __init__(self, limit: RateLimit) -> None:
+        self._limit = limit
+        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
+
+    def __repr__(self) -> str:
+        return f"<RateGate {self._limit.rate:g}/s burst={self._limit.burst} clients={len(self._buckets)}>"
+
+    def take(self, address: str, now: float) -> float:
+        """Take a token at time `now` (monotonic seconds); return 0.0, or the seconds until there is one."""
+        key = address if self._limit.key == "client" else ""
+        tokens, then = self._buckets.get(key, (float(self._limit.burst), now))
+        tokens = min(float(self._limit.burst), tokens + (now - then) * self._limit.rate)
+        wait = 0.0 if tokens >= 1.0 else (1.0 - tokens) / self._limit.rate
+        self._buckets[key] = (tokens - 1.0 if wait == 0.0 else tokens, now)
+        self._buckets.move_to_end(key)
+        if len(self._buckets) > _CLIENTS:
+            self._buckets.popitem(last=False)
+        return wait
+
+
+class Gate:
+    """The conditions of one route. Buckets and checked passwords survive a table that leaves them unchanged."""
+
+    __slots__ = ("_networks", "_password", "_rate", "_spec")
+
+    def __init__(self, spec: Route, networks: tuple[Network, ...], before: Gate | None) -> None:
+        self._spec = spec
+        self._networks = networks
+        self._rate: RateGate | None = None
+        self._password: PasswordCheck | None = None
+        if spec.limits.rate is not None:
+            same = before is not None and before._spec.limits.rate == spec.limits.rate
+            self._rate = before._rate if same and before is not None else RateGate(spec.limits.rate)
+        if spec.auth is not None:
+            same = before is not None and before._spec.auth == spec.auth
+            self._password = before._password if same and before is not None else PasswordCheck(spec.auth)
+
+    @staticmethod
+    def needed(spec: Route) -> bool:
+        """Tell whether a route has any condition at all."""
+        limits = spec.limits
+        return bool(
+            spec.allow
+            or spec.redirect
+            or spec.auth
+            or spec.state != "serving"
+            or spec.sticky
+            or limits.rate
+            or limits.concurrency
+            or limits.header_bytes
+        )
+
+    def judge(self, head: RequestHead, size: int, address: str, now: float, in_flight: int) -> Answer | None:
+        """Return what to answer, or None to go on."""
+        spec = self._spec
+        if self._networks and not in_networks(address, self._networks):
+            return Answer(403, "Your address is not among those that may enter.")
+        if spec.limits.header_bytes is not None and size > spec.limits.header_bytes:
+            return Answer(431, "The request's header fields are too large.")
+        if spec.redirect is not None:
+            location = spec.redirect.location.encode("ascii")
+            if spec.redirect.keep_path:
+                location = location.rstrip(b"/") + (head.target if head.target[:1] == b"/" else b"/")
+            return Answer(spec.redirect.status, "The resource is elsewhere.", b"Location: %b\r\n" % location)
+        if self._rate is not None:
+            wait = self._rate.take(address, now)
+            if wait > 0.0:
+                return Answer(429, "Too many requests.", b"Retry-After: %d\r\n" % (int(wait) + 1))
+        if self._password is not None and not self._password.allows(head.field(b"authorization"), now):
+            return Answer(401, "A user name and a password are needed.", self._password.challenge)
+        if spec.state == "unavailable":
+            return Answer(503, "The service is not available now.", b"Retry-After: 5\r\n")
+        if spec.limits.concurrency is not None and in_flight >= spec.limits.concurrency:
+            return Answer(503, "Too many requests at once.", b"Retry-After: 1\r\n")
+        return None
