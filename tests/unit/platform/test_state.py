@@ -1,0 +1,102 @@
+"""The state file: what a crash at any point leaves behind can be told apart."""
+
+from __future__ import annotations
+
+import sqlite3
+
+import pytest
+
+from fairway.platform.errors import StateDirError
+from fairway.platform.state import AppRow, DoorRow, InstanceRow, StateStore
+from fairway.run.process import ProcessRecord
+
+RECORD = ProcessRecord(4711, 99, "boot", "fairway-x/a/web.1", ("/sys/fs/cgroup/x",), "cgroup v2")
+
+
+@pytest.fixture
+def state(tmp_path):
+    store = StateStore(tmp_path / "state.db")
+    yield store
+    store.close()
+
+
+def row(number: int, standing="staged", **changes) -> InstanceRow:
+    return InstanceRow(
+        **{
+            "app": "a",
+            "process": "web",
+            "number": number,
+            "release": "r1",
+            "launch": "l",
+            "standing": standing,
+            **changes,
+        }
+    )
+
+
+def test_an_app_never_written_has_defaults(state):
+    assert state.app("a") == AppRow(name="a")
+    state.save_app(AppRow(name="a", wanted="stopped", scale=3, scale_base=1, release="r", pinned="r"))
+    assert state.app("a") == AppRow(name="a", wanted="stopped", scale=3, scale_base=1, release="r", pinned="r")
+
+
+def test_numbers_are_never_used_twice_not_even_after_forgetting(state, tmp_path):
+    assert [state.next_number("a", "web") for _ in range(3)] == [1, 2, 3]
+    assert state.next_number("a", "worker") == 1
+    state.forget_app("a")
+    state.close()
+    again = StateStore(tmp_path / "state.db")
+    assert again.next_number("a", "web") == 4
+    again.close()
+
+
+def test_an_instance_survives_with_how_to_find_it_again(state, tmp_path):
+    saved = row(1, port=20001, restarts=2, started_at=1.5, record=RECORD)
+    state.save_instance(saved)
+    state.close()
+    again = StateStore(tmp_path / "state.db")
+    assert again.instances("a") == [saved]
+    again.remove_instance("a", "web", 1)
+    assert again.instances() == []
+    again.close()
+
+
+def test_a_swap_is_one_transaction(state):
+    for number in (1, 2, 3):
+        state.save_instance(row(number, "serving" if number < 3 else "staged"))
+    state.commit_swap("a", "r2", [("web", 2), ("web", 3)])
+    assert [(r.number, r.standing) for r in state.instances("a")] == [(1, "retiring"), (2, "serving"), (3, "serving")]
+    assert state.app("a").release == "r2"
+
+
+def test_the_order_of_releases_that_served(state):
+    for release in ("r1", "r2", "r2", "r1", "r3"):
+        state.commit_swap("a", release, [])
+    assert state.deployed("a") == ["r3", "r1", "r2"]
+
+
+def test_doors(state):
+    state.save_door(DoorRow(worker=0, listen="127.0.0.1:8080 x1", record=RECORD))
+    assert state.doors()[0].record == RECORD
+    state.remove_door(0)
+    assert state.doors() == []
+
+
+def test_a_newer_state_file_is_refused(tmp_path):
+    path = tmp_path / "state.db"
+    with sqlite3.connect(path) as db:
+        db.execute("PRAGMA user_version = 99")
+    db.close()
+    with pytest.raises(StateDirError, match="got version 99"):
+        StateStore(path)
+
+
+def test_a_file_that_is_none_is_refused(tmp_path):
+    path = tmp_path / "state.db"
+    path.write_bytes(b"not a database, certainly not one" * 40)
+    with pytest.raises(StateDirError, match="expected a state file"):
+        StateStore(path)
+
+
+def test_the_file_is_private(state):
+    assert state.path.stat().st_mode & 0o777 == 0o600
