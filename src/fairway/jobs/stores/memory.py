@@ -60,7 +60,8 @@ class _Record:
     """One job; `spec` is what the producer handed in."""
 
     __slots__ = (
-        "attempt", "batch", "blocked", "cancel", "counted", "created_at", "error", "fence", "finished_at", "id", "lease_until",
+        "attempt", "batch", "blocked", "cancel", "counted",
+        "created_at", "error", "fence", "finished_at", "id", "lease_until",
         "note", "parent", "previous", "progress", "queue", "result", "run_at", "spec", "started_at", "state", "worker",
     )  # fmt: skip
 

@@ -661,7 +661,7 @@ class Engine:
         if kind is not None:
             sql += " AND kind = ?"
             values.append(kind)
-        dead = self._db.execute(sql + " ORDER BY id LIMIT ?", (*values, limit)).fetchall()
+        dead: list[Any] = self._db.execute(sql + " ORDER BY id LIMIT ?", (*values, limit)).fetchall()
         if dead:
             self._begin()
         for job_id, queue_id, key, column in dead:
@@ -724,9 +724,12 @@ class Engine:
 
     def _promote(self) -> None:
         self.flush()
-        sql = "SELECT id, queue, state, ckey, extra FROM jobs WHERE state IN (0, 3) AND run_at <= ? ORDER BY run_at LIMIT ?"
+        sql = (
+            "SELECT id, queue, state, ckey, extra FROM jobs WHERE state IN (0, 3) AND run_at <= ? "
+            "ORDER BY run_at LIMIT ?"
+        )
         plain: list[int] = []
-        due = self._db.execute(sql, (self._now, _SLICE)).fetchall()
+        due: list[Any] = self._db.execute(sql, (self._now, _SLICE)).fetchall()
         if due:
             self._begin()
         for job_id, queue_id, state, key, column in due:
@@ -784,7 +787,7 @@ class Engine:
         self.flush()
         self._begin()
         sql = "SELECT id, queue, state FROM jobs WHERE keep_until IS NOT NULL AND keep_until <= ? LIMIT ?"
-        over = self._db.execute(sql, (self._now, _SLICE)).fetchall()
+        over: list[Any] = self._db.execute(sql, (self._now, _SLICE)).fetchall()
         for _, queue_id, state in over:
             self._by_id[queue_id].counts[state] -= 1
         ids = rows.text(rows.encode([row[0] for row in over]))

@@ -1,0 +1,98 @@
+"""The thread that renews a worker's leases.
+
+A thread of its own, and a store call that needs no event loop: a handler that keeps the loop or the processor busy
+does not cost the worker its leases. It sleeps without a timeout while the worker holds nothing.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+
+from fairway.jobs.errors import JobError
+from fairway.jobs.job import Verdict
+from fairway.jobs.store import Store
+from fairway.telemetry import log
+
+
+class Heartbeat:
+    """Renews what is in `held` every `interval_s`, and reports what shall stop.
+
+    Args:
+        store: Whose leases.
+        held: Job id → fence of what the worker holds; read here, written by the worker.
+        lease_s: Length of a renewed lease, seconds.
+        interval_s: Seconds between renewals.
+        report: Called from the thread with ``(id, fence, verdict)`` of every lease that is not `OK`.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        held: Mapping[int, int],
+        *,
+        lease_s: float,
+        interval_s: float,
+        report: Callable[[list[tuple[int, int, Verdict]]], None],
+    ) -> None:
+        self._store = store
+        self._held = held
+        self._lease_s = lease_s
+        self._interval_s = interval_s
+        self._report = report
+        self._wake = threading.Event()
+        self._stopping = False
+        self.idle = True
+        self.beats = 0
+        self.failures = 0
+        self._thread = threading.Thread(target=self._run, name="fairway-heartbeat", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def wake(self) -> None:
+        """Say that `held` is no longer empty; any thread."""
+        self.idle = False
+        self._wake.set()
+
+    def stop(self) -> None:
+        """End the thread and wait for it; at most one store call."""
+        self._stopping = True
+        self._wake.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stopping:
+            if not self._held:
+                # Set before the second look: a job that comes between the two finds `idle` and wakes this thread.
+                self.idle = True
+                if not self._held:
+                    self._wake.wait()
+                self.idle = False
+            self._wake.clear()
+            if self._stopping or self._wake.wait(self._interval_s):
+                continue
+            self._beat()
+
+    def _beat(self) -> None:
+        leases = list(self._held.items())
+        if not leases:
+            return
+        try:
+            verdicts = self._store.renew(leases, self._lease_s)
+        except JobError as error:
+            self.failures += 1
+            log.get("worker").warning("heartbeat failed", error=str(error), leases=len(leases))
+            return
+        self.beats += 1
+        told: list[tuple[int, int, Verdict]] = [
+            (job_id, fence, verdict)
+            for (job_id, fence), verdict in zip(leases, verdicts, strict=True)
+            if verdict is not Verdict.OK
+        ]
+        if told:
+            self._report(told)
+
+    def __repr__(self) -> str:
+        return f"<Heartbeat every {self._interval_s:g} s [{len(self._held)} leases, {self.beats} beats]>"
