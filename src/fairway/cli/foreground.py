@@ -34,7 +34,7 @@ def run(project: Project, config: DaemonConfig, *, background: bool) -> int:
         background: Started by `up -d`: everything goes to the daemon's log as JSON, nothing to a terminal.
     """
     from fairway.api.face import api_face
-    from fairway.platform.daemon import serve
+    from fairway.platform.daemon import run as run_daemon
 
     faces: list[Face] = [api_face]
     if background:
@@ -43,19 +43,10 @@ def run(project: Project, config: DaemonConfig, *, background: bool) -> int:
         # The terminal belongs to the progress and the table; the daemon's own lines go where `-d` puts them.
         log.configure(stream=_own_log(project), json=True)
         faces.append(_terminal)
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(serve(config, faces))
+    run_daemon(config, faces)
     if not background:
         click.echo("Stopped.")
     return 0
-
-
-def _loop_factory() -> type[asyncio.AbstractEventLoop] | None:
-    try:
-        import uvloop
-    except ImportError:  # not built for this platform: asyncio's own loop does the same, slower
-        return None
-    return uvloop.Loop
 
 
 def _own_log(project: Project) -> TextIO:

@@ -151,7 +151,7 @@ def _writer(labels: list[str]) -> Callable[[Iterable[LogLine]], bool]:
 def _shown(line: LogLine) -> str:
     """Return a JSON line as level, message and the rest; any other line as it is."""
     mark = " …" if line.truncated else ""
-    if line.message is None:
+    if line.message is None and line.level is None:
         return line.text + mark
     try:
         fields: dict[str, Any] = json.loads(line.text)
@@ -159,7 +159,8 @@ def _shown(line: LogLine) -> str:
         return line.text + mark
     rest = " ".join(f"{key}={_value(value)}" for key, value in fields.items() if key not in _SHOWN_KEYS)
     level = f"{line.level.upper():5} " if line.level else ""
-    return f"{level}{line.message}{f'  {rest}' if rest else ''}{mark}".replace("\n", "\\n")
+    message = f"{line.message}  " if line.message else ""
+    return f"{level}{message}{rest}{mark}".rstrip().replace("\n", "\\n")
 
 
 def _value(value: Any) -> str:

@@ -43,13 +43,13 @@ class ProgressView:
         self._frame = 0
 
     def update(self, app: str, phase: str, message: str) -> None:
-        """Take one step of one app; drawn at once without a terminal, else at the next `draw`."""
+        """Take one step of one app. Without a terminal a new phase is a line; with one, `draw` shows every step."""
         now = time.monotonic()
         known = self._apps.get(app)
         begun = known[2] if known is not None and known[0] not in {"done", "failed"} else now
         message = output.printable(message)
         self._apps[app] = (phase, message, begun, now if phase in {"done", "failed"} else 0.0)
-        if not self._live and (known is None or known[:2] != (phase, message)):
+        if not self._live and (known is None or known[0] != phase):
             word = _WORDS.get(phase, phase)
             self._stream.write(f"{app}: {word}{f': {message}' if message else ''}\n")
             self._stream.flush()

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import os
 import signal
 import time
 
 from fairway.cli.project import Project
 from fairway.errors import FairwayError
+from fairway.platform.lock import running_daemon
 
 _POLL = 0.05
 
@@ -33,9 +32,10 @@ def stop_daemon(project: Project, timeout: float) -> bool:
     Raises:
         NotStopped: It still runs, or belongs to another user.
     """
-    pid = holder(project)
-    if pid is None:
+    found = running_daemon(project.layout.lock)
+    if found is None:
         return False
+    pid = found[0]
     try:
         os.kill(pid, signal.SIGTERM)
     except ProcessLookupError:
@@ -43,7 +43,7 @@ def stop_daemon(project: Project, timeout: float) -> bool:
     except PermissionError:
         raise NotStopped(f"The daemon (pid {pid}) belongs to another user.", hint="Run this as that user.") from None
     deadline = time.monotonic() + timeout
-    while holder(project) == pid:
+    while (holds := running_daemon(project.layout.lock)) is not None and holds[0] in {0, pid}:
         if time.monotonic() > deadline:
             raise NotStopped(
                 f"The daemon (pid {pid}) still runs after {timeout:g} s.",
@@ -51,19 +51,3 @@ def stop_daemon(project: Project, timeout: float) -> bool:
             )
         time.sleep(_POLL)
     return True
-
-
-def holder(project: Project) -> int | None:
-    """Return the pid of the daemon that holds the project's lock, or None where none does."""
-    try:
-        fd = os.open(project.layout.lock, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return None
-    try:
-        with contextlib.suppress(BlockingIOError):
-            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            return None  # nobody holds it: what the file says is of a daemon that is gone
-        word = os.read(fd, 64).split()
-        return int(word[0]) if word and word[0].isdigit() else None
-    finally:
-        os.close(fd)

@@ -53,7 +53,8 @@ class Metrics:
         if self._registry is None:
             from prometheus_client import CollectorRegistry, ProcessCollector, disable_created_metrics
 
-            disable_created_metrics()  # a second series for each counter, which nobody here asks for
+            # A second series for each counter, which nobody here asks for; the library's function is not annotated.
+            disable_created_metrics()  # type: ignore[no-untyped-call]
             self._registry = CollectorRegistry()
             for ask in self._asked:
                 self._registry.register(_Asking(ask))
