@@ -20,7 +20,9 @@ from fairway.cli.watching import print_result
 from fairway.telemetry import log
 
 if TYPE_CHECKING:
+    from fairway.concurrency import RecvChan
     from fairway.platform.daemon import DaemonConfig, Face, Services
+    from fairway.platform.status import Progress
 
 _REDRAW = 0.1
 
@@ -68,24 +70,33 @@ async def _terminal(daemon: Services) -> AsyncIterator[None]:
 
 
 async def _show(daemon: Services) -> None:
+    """Draw progress until every app has come up or failed, print the table, then tell of later deploys line by line."""
+    platform = daemon.platform
+    steps = platform.subscribe()
     view = ProgressView()
-    steps = daemon.platform.subscribe()
     try:
-        while daemon.platform.pending():
-            while (step := steps.try_recv()) is not None and step[0] is not None:
-                view.update(step[0].app, step[0].phase, step[0].message)
+        while platform.pending():
+            _take_all(steps, view)
             view.draw()
             await asyncio.sleep(_REDRAW)
-        while (step := steps.try_recv()) is not None and step[0] is not None:
-            view.update(step[0].app, step[0].phase, step[0].message)
+        _take_all(steps, view)
+        view.finish()
+        apps = [msgspec.to_builtins(app) for app in platform.apps()]
+        wanted = daemon.config.apps
+        shown = [app for app in apps if not wanted or app["name"] in wanted]
+        api = f"http://{daemon.config.api_host}:{daemon.config.api_port}"
+        print_result(shown, api=api, footer="Ctrl-C stops everything")
+        later = ProgressView(live=False)
+        async for step in steps:
+            later.update(step.app, step.phase, step.message)
     finally:
         view.finish()
-        daemon.platform.unsubscribe(steps)
-    apps = [msgspec.to_builtins(app) for app in daemon.platform.apps()]
-    wanted = daemon.config.apps
-    shown = [app for app in apps if not wanted or app["name"] in wanted]
-    api = f"http://{daemon.config.api_host}:{daemon.config.api_port}"
-    print_result(shown, api=api, footer="Ctrl-C stops everything")
+        platform.unsubscribe(steps)
+
+
+def _take_all(steps: RecvChan[Progress], view: ProgressView) -> None:
+    while (taken := steps.try_recv()) is not None and taken[0] is not None:
+        view.update(taken[0].app, taken[0].phase, taken[0].message)
 
 
 async def _say_goodbye(daemon: Services) -> None:
