@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from fairway.apps.spec import AppSpec, Endpoint
 from fairway.proxy.routes import Route, State, Target
 
+# An instance that dies is noticed within milliseconds and replaced in a new table; requests that meet it wait for that.
+PATIENCE = 2.0
+
 
 @dataclass(frozen=True, slots=True)
 class Upstream:
@@ -49,7 +52,7 @@ def routes(
         )
         for u in upstreams
     )
-    common = {"state": state, "hold_timeout": max(0.1, min(hold_timeout, 3600.0))}
+    common = {"state": state, "hold_timeout": max(0.1, min(hold_timeout, 3600.0)), "patience": PATIENCE}
     found = [
         Route(name=app.name, host=app.domain, path=app.backend.path, targets=targets, split=dict(labelled), **common)  # type: ignore[arg-type]  # a mapping of two types
     ]

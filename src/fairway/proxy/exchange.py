@@ -79,6 +79,7 @@ class Exchange:
     _pending_end: bytes | None = None
     _body_sent = False
     _attempts = 0
+    _patient_until = 0.0
     _tried: TargetState | None = None
     _interim = 0
     _continue_timer: asyncio.TimerHandle | None = None
@@ -197,8 +198,28 @@ class Exchange:
             self._retry(target)
         elif timed_out:
             self.refuse(504, "The upstream did not accept a connection in time.", blame=True)
-        else:
+        elif not self._wait_for_table(target):
             self.refuse(502, "The upstream refused the connection.", blame=True)
+
+    def _wait_for_table(self, target: TargetState) -> bool:
+        """Wait for the next table instead of failing, where the route has patience: its targets may be on their way.
+
+        Only for an exchange of which nothing was sent, or that is repeatable.
+        """
+        route, worker = self.route, self.worker
+        assert route is not None
+        if route.spec.patience <= 0 or self.client.closed:
+            return False
+        now = worker.loop.time()
+        if self._patient_until == 0.0:
+            self._patient_until = now + route.spec.patience
+        if now >= self._patient_until:
+            return False
+        target.in_flight -= 1
+        self.target = self._tried = self.upstream = None
+        self._attempts = 0
+        worker.hold(self, self._patient_until - now)
+        return True
 
     def _retry(self, target: TargetState) -> None:
         target.in_flight -= 1
@@ -590,6 +611,8 @@ class Exchange:
                 return
         if fresh:
             target.failed(self.worker.wheel.now)
+        if repeatable and self._wait_for_table(target):
+            return
         self.refuse(502, reason, blame=True)
 
     def answer_broken(self) -> None:

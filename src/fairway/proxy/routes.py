@@ -141,6 +141,8 @@ class Route(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         redirect: Answer with a redirect, or None.
         state: ``holding`` keeps requests waiting (bounded, see `hold_timeout`); ``unavailable`` answers 503.
         hold_timeout: Seconds that a held request waits before 503.
+        patience: Seconds that a request waits for the next table when every target has refused it, or has died before
+            it answered an idempotent one; 0 answers 502 at once. For senders who replace a target that has died.
     """
 
     name: str
@@ -159,6 +161,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     redirect: Redirect | None = None
     state: State = "serving"
     hold_timeout: float = 30.0
+    patience: float = 0.0
 
 
 class RouteTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -291,6 +294,8 @@ def _check_limits(route: Route) -> None:
         raise _fail(route, "limits.rate with a rate above 0 and a burst of at least 1", limits.rate)
     if not 0 < route.hold_timeout <= 3600:
         raise _fail(route, "hold_timeout in seconds, above 0 and at most 3600", route.hold_timeout)
+    if not 0 <= route.patience <= 60:
+        raise _fail(route, "patience in seconds, from 0 to 60", route.patience)
 
 
 def _check_access(route: Route) -> None:

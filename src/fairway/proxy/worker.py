@@ -199,8 +199,8 @@ class Worker:
             os.fsync(file.fileno())
         temporary.replace(path)
 
-    def hold(self, exchange: Exchange) -> None:
-        """Keep an exchange waiting until its route serves again, at most the route's `hold_timeout`."""
+    def hold(self, exchange: Exchange, timeout: float | None = None) -> None:
+        """Keep an exchange waiting for a table in which its route serves, `timeout` seconds or its `hold_timeout`."""
         route = exchange.route
         assert route is not None
         held = self._held.setdefault(route.name, deque())
@@ -209,7 +209,7 @@ class Worker:
             return
         held.append(exchange)
         route.held = len(held)
-        self.loop.call_later(route.spec.hold_timeout, self._hold_expired, exchange)
+        self.loop.call_later(route.spec.hold_timeout if timeout is None else timeout, self._hold_expired, exchange)
 
     def _hold_expired(self, exchange: Exchange) -> None:
         route = exchange.route
