@@ -11,7 +11,7 @@ from fairway.concurrency import Chan
 from fairway.health.state import Check
 from fairway.platform import routing
 from fairway.platform.deploy import upstreams
-from fairway.platform.host import WEB, Host
+from fairway.platform.host import WEB, Host, fixed_port
 from fairway.platform.instance import Instance
 from fairway.platform.state import AppRow
 from fairway.platform.status import AppState, AppStatus
@@ -73,7 +73,7 @@ class HostedApp:
     @property
     def replicas(self) -> int:
         """Instances of ``web`` wanted: what `scale` asked for, while the registry says what it said then."""
-        if self.spec.backend.port is not None:
+        if self.release is not None and fixed_port(self.spec, self.release) is not None:
             return min(self.spec.replicas, 1)  # two cannot listen on one port
         if self.row.scale is not None and self.row.scale_base == self.spec.replicas:
             return self.row.scale

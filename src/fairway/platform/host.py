@@ -60,10 +60,21 @@ class Host:
         return f"{self.owner}/{app}/{process}.{number}"
 
 
+def fixed_port(app: AppSpec, release: Release) -> int | None:
+    """Return the port that ``web`` insists on, or None for a fresh one an instance.
+
+    `backend.port` is what a Compose file publishes where there is one; an app without one that names a port has to be
+    taken at its word.
+    """
+    if release.kind == "compose" or app.compose_file is None:
+        return app.backend.port
+    return None
+
+
 def launch_digest(app: AppSpec, release: Release) -> str:
     """Return a digest over everything an instance is started with: a difference asks for a new instance.
 
     The release covers sources, commands and environment; limits and a fixed port are the registry entry's.
     """
-    what = [release.id, app.limits.memory, app.limits.cpus, app.backend.port]
+    what = [release.id, app.limits.memory, app.limits.cpus, fixed_port(app, release)]
     return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]

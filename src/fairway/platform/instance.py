@@ -17,7 +17,7 @@ from fairway.health.conditions import parse
 from fairway.health.probe import ProbeTarget
 from fairway.platform import loglines
 from fairway.platform.gate import Gate, GateFailed, wait_ready
-from fairway.platform.host import WEB, Host, launch_digest
+from fairway.platform.host import WEB, Host, fixed_port, launch_digest
 from fairway.platform.restart import Backoff
 from fairway.platform.state import InstanceRow, Standing
 from fairway.platform.status import InstanceState, InstanceStatus
@@ -306,7 +306,7 @@ class Instance:
 
     @property
     def _fixed_port(self) -> int | None:
-        return self.recipe.app.backend.port if self.row.process == WEB else None
+        return fixed_port(self.recipe.app, self.recipe.release) if self.row.process == WEB else None
 
     def _ended(self, process: Process) -> None:
         self.exit = str(process.exit)

@@ -11,7 +11,7 @@ from fairway.errors import FairwayError
 from fairway.platform import rollout
 from fairway.platform.deploy import Rollout, units, upstreams
 from fairway.platform.errors import AppStopped, DeployFailed, InvalidRequest, UnknownRelease
-from fairway.platform.host import WEB, Host, launch_digest
+from fairway.platform.host import WEB, Host, fixed_port, launch_digest
 from fairway.platform.status import DeployResult, Phase, ReleaseStatus
 from fairway.run.failure import BuildError
 from fairway.run.progress import BuildProgress
@@ -80,10 +80,10 @@ class Operations:
         if not 0 <= n <= MAX_SCALE:
             raise InvalidRequest(f"expected a number of instances from 0 to {MAX_SCALE}, got {n}")
         async with app.turn:
-            if app.spec.backend.port is not None and n > 1:
+            port = fixed_port(app.spec, app.release) if app.release is not None else None
+            if port is not None and n > 1:
                 raise InvalidRequest(
-                    f"expected at most 1 instance of {app.name}, which listens on the fixed port "
-                    f"{app.spec.backend.port}, got {n}",
+                    f"expected at most 1 instance of {app.name}, which listens on the fixed port {port}, got {n}",
                     hint="Let the app listen on $PORT and remove backend.port from its registry file.",
                 )
             app.save(scale=n, scale_base=app.spec.replicas)
@@ -242,8 +242,9 @@ class Operations:
 
     def _decide(self, app: HostedApp, release: Release, *, fresh: bool = False) -> rollout.Plan:
         spec = app.spec
-        counts = {name: app.replicas if name == WEB else 1 for name in release.processes}
-        exclusive = spec.backend.port is not None
+        exclusive = fixed_port(spec, release) is not None
+        web = min(app.replicas, 1) if exclusive else app.replicas
+        counts = {name: web if name == WEB else 1 for name in release.processes}
         wanted = rollout.Wanted(
             release=release.id,
             launch=launch_digest(spec, release),
