@@ -224,7 +224,7 @@ class CancelContext(Context):
 
     __slots__ = (
         "_cause", "_children", "_deadline", "_deadline_cause", "_dones", "_err", "_label", "_loop",
-        "_owns_deadline", "_parent", "_settled", "_source", "_timer", "_watcher",
+        "_owns_deadline", "_parent", "_source", "_timer", "_watcher",
     )  # fmt: skip
 
     def __init__(self, parent: Context, label: str = "with_cancel") -> None:
@@ -241,7 +241,6 @@ class CancelContext(Context):
         self._timer: asyncio.TimerHandle | None = None
         self._source: CancelContext | None = None
         self._watcher: asyncio.Task[None] | None = None
-        self._settled = False
         self._attach()
 
     # -- what it is ------------------------------------------------------------------------------------------
@@ -265,8 +264,11 @@ class CancelContext(Context):
         if self._err is None:
             if self._deadline is not None and now() >= self._deadline:
                 self._overdue()
-        elif not self._settled:
-            self._settle()
+        else:
+            # Cancelled by another thread, perhaps, and this loop has not had its turn yet.
+            pair = self._dones.get(asyncio._get_running_loop())
+            if pair is not None and not pair[0].closed:
+                pair[0].close()
         return self._err
 
     def cause(self) -> BaseException | None:
@@ -419,7 +421,6 @@ class CancelContext(Context):
 
     def _settle(self) -> None:
         """Close the done channels and stop the timer, each on its own loop."""
-        self._settled = True
         here = asyncio._get_running_loop()
         for loop, (chan, _view) in list(self._dones.items()):
             _on(loop, here, _close, chan)
