@@ -189,7 +189,9 @@ class EventBus:
         while self._ctx.err() is None:
             try:
                 async with self._ctx.bind():
-                    await self.store.wait(self._cursor, 30.0)
+                    if not await self.store.wait(self._cursor, 2.0) and await self.store.last() < self._cursor:
+                        _LOG.warning("event bus: the log was lost; reading the new one from its first event")
+                        self._cursor = 0
                     batch = await self.store.read(self._cursor, _BATCH)
             except EventStoreUnavailable as error:
                 await self._back_off(error, next(pause))
@@ -238,7 +240,7 @@ class EventBus:
         """
         self._check_open()
         await self.store.join(group, pattern, after)
-        consumer = GroupConsumer(self.store, group, options or GroupOptions())
+        consumer = GroupConsumer(self.store, group, pattern, options or GroupOptions())
         ctx = with_cancel(self._ctx)
         members = WaitGroup()
         members.go(consumer.run, ctx)
@@ -265,7 +267,7 @@ class EventBus:
         """
         self._check_open()
         await self.store.join(group, pattern, after)
-        consumer = GroupConsumer(self.store, group, options or GroupOptions())
+        consumer = GroupConsumer(self.store, group, pattern, options or GroupOptions())
         claims = with_cancel(ctx)
         unlink = after_func(self._ctx, claims.cancel)
         members = WaitGroup()

@@ -14,7 +14,14 @@ from dataclasses import dataclass
 
 from fairway.concurrency import Chan, Context, RecvChan, SendOnClosed, WaitGroup, WeightedSemaphore
 from fairway.events.delivery import Delivery
-from fairway.events.errors import BusClosed, EventError, EventStoreUnavailable, InvalidEventData, UnknownEventType
+from fairway.events.errors import (
+    BusClosed,
+    EventError,
+    EventStoreUnavailable,
+    InvalidEventData,
+    UnknownEventType,
+    UnknownGroup,
+)
 from fairway.events.handler import EventHandler
 from fairway.events.store import Claimed, EventStore
 
@@ -63,11 +70,13 @@ class GroupConsumer:
     Args:
         store: Where the events lie.
         group: The group's name; it has been joined.
+        pattern: The topics it reads, to join again from the start where the store lost everything.
         options: How it delivers.
     """
 
-    def __init__(self, store: EventStore, group: str, options: GroupOptions) -> None:
+    def __init__(self, store: EventStore, group: str, pattern: str, options: GroupOptions) -> None:
         self._store = store
+        self._pattern = pattern
         self.group = group
         self.options = options
         self._out: Chan[Delivery] = Chan()
@@ -91,6 +100,12 @@ class GroupConsumer:
                     async with ctx.bind():
                         await self._round(ctx)
                     pause = _STORE_BACKOFF[0]
+                except UnknownGroup:
+                    _LOG.warning(
+                        "group %s is gone with all its state: it starts again from the first event", self.group
+                    )
+                    async with ctx.bind():
+                        await self._store.join(self.group, self._pattern, 0)
                 except EventStoreUnavailable as error:
                     _LOG.warning("group %s: %s; trying again in %.1f s", self.group, error, pause)
                     async with ctx.bind():
@@ -112,7 +127,7 @@ class GroupConsumer:
             free += 1
         unsent: list[Claimed] = []
         try:
-            position = await self._store.last()
+            changes, position = self._store.changes, await self._store.last()
             unsent = await self._store.claim(self.group, free, self.options.lease, self.options.max_deliveries)
             idle = not unsent
             while unsent:
@@ -124,11 +139,11 @@ class GroupConsumer:
             for item in unsent:  # never handed out: given back for another member, whatever its number of deliveries
                 await self._store.nack(self.group, item.stored.offset, item.fence, 0.0, sys.maxsize)
         if idle:
-            await self._rest(position)
+            await self._rest(position, changes)
 
-    async def _rest(self, position: int) -> None:
+    async def _rest(self, position: int, changes: int) -> None:
         due = await self._store.next_due(self.group)
-        await self._store.wait(position, _LONGEST_REST if due is None else min(due, _LONGEST_REST))
+        await self._store.wait(position, _LONGEST_REST if due is None else min(due, _LONGEST_REST), changes)
 
     async def run_handler(self, ctx: Context, handler: EventHandler) -> None:
         """Give deliveries to `handler` with `concurrency` workers until the channel closes."""
@@ -141,6 +156,8 @@ class GroupConsumer:
         async for delivery in self._out:
             try:
                 await self._handle(ctx, delivery, handler)
+            except UnknownGroup:
+                _LOG.warning("group %s: %r was settled too late: the group is gone", self.group, delivery)
             except EventStoreUnavailable as error:
                 _LOG.warning("group %s: %r stays unsettled until its lease runs out: %s", self.group, delivery, error)
             finally:

@@ -115,11 +115,21 @@ class EventStore(Protocol):
         """Return the newest offset appended before `at` (seconds since the epoch), 0 if there is none."""
         ...
 
-    async def wait(self, after: int, timeout: float) -> bool:
+    @property
+    def changes(self) -> int:
+        """A number that moves when an event of a group may have become claimable: given back, or freed by the one
+        before it with the same partition key.
+        """
+        ...
+
+    async def wait(self, after: int, timeout: float, changes: int | None = None) -> bool:
         """Wait until an offset above `after` exists, at most `timeout` seconds; return whether it does.
 
-        Returns early, and maybe False, when a group's event becomes claimable: given back, or freed by the one before
-        it with the same partition key.
+        Args:
+            after: An offset.
+            timeout: Seconds, >= 0.
+            changes: Return also, maybe with False, as soon as `changes` is another number than this one, which was
+                read before a `claim`; None waits for offsets alone, but may return early too.
         """
         ...
 

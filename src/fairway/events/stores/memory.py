@@ -64,6 +64,7 @@ class MemoryEventStore:
         self._groups: dict[str, _Group] = {}
         self._seen: dict[tuple[str, str], int] = {}
         self._waiters: set[asyncio.Future[None]] = set()
+        self._changes = 0
         self._closed = False
 
     async def append(self, records: Sequence[tuple[str, Event]]) -> list[int]:
@@ -89,6 +90,7 @@ class MemoryEventStore:
         return self._last
 
     def _wake(self) -> None:
+        self._changes += 1
         for waiter in self._waiters:
             if not waiter.done():
                 waiter.set_result(None)
@@ -113,11 +115,16 @@ class MemoryEventStore:
         index = bisect_left(self._log, at, key=lambda stored: stored.at)
         return self._log[index - 1].offset if index else max(0, self._first() - 1)
 
-    async def wait(self, after: int, timeout: float) -> bool:
+    @property
+    def changes(self) -> int:
+        """See `EventStore.changes`."""
+        return self._changes
+
+    async def wait(self, after: int, timeout: float, changes: int | None = None) -> bool:
         """See `EventStore.wait`."""
         self._check_open()
-        if self._last > after:
-            return True
+        if self._last > after or changes not in (None, self._changes):
+            return self._last > after
         waiter = asyncio.get_running_loop().create_future()
         self._waiters.add(waiter)
         try:

@@ -76,6 +76,7 @@ class SqliteEventStore:
         self._path = path
         self._clock = clock
         self._waiters: set[asyncio.Future[None]] = set()
+        self._changes = 0
         self._closed = False
         self._last = 0  # newest committed offset
         self._writer = Writer(path, _SCHEMA, rollback=lambda: None)
@@ -159,7 +160,12 @@ class SqliteEventStore:
 
         return await self._writer.run(work, writes=False)
 
-    async def wait(self, after: int, timeout: float) -> bool:
+    @property
+    def changes(self) -> int:
+        """See `EventStore.changes`."""
+        return self._changes
+
+    async def wait(self, after: int, timeout: float, changes: int | None = None) -> bool:
         """See `EventStore.wait`."""
         if await self.last() > after:
             return True
@@ -169,6 +175,8 @@ class SqliteEventStore:
             # Looked at again with the waiter in place: an append between the two would otherwise go unnoticed.
             if await self.last() > after:
                 return True
+            if changes not in (None, self._changes):
+                return False
             async with asyncio.timeout(timeout):
                 await waiter
         except TimeoutError:
@@ -360,6 +368,7 @@ class SqliteEventStore:
         await self._writer.close()
 
     def _wake(self) -> None:
+        self._changes += 1
         for waiter in self._waiters:
             if not waiter.done():
                 waiter.set_result(None)

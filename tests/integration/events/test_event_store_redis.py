@@ -1,0 +1,138 @@
+"""The Redis store keeps the contract of event stores, and comes back when Redis does."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from fairway.concurrency import Chan, background, with_cancel
+from fairway.events import Event, EventBus, EventHandlers, GroupOptions, RedisStreamsEventPublisher
+from fairway.events.errors import EventStoreUnavailable
+from fairway.events.stores.redis import RedisEventStore
+from fairway.testing.event_stores import EventStoreConformance
+
+pytestmark = pytest.mark.integration
+CTX = background()
+
+
+class TestRedisEventStore(EventStoreConformance):
+    @pytest.fixture
+    async def store(self, redis_server):
+        redis_server.command("FLUSHALL")
+        store = RedisEventStore.open(redis_server.url)
+        yield store
+        await store.close()
+
+    @pytest.fixture
+    def elapse(self, store):
+        async def elapse(seconds: float) -> None:
+            store.skew += seconds
+
+        return elapse
+
+
+async def test_what_one_process_publishes_another_receives(redis_server) -> None:
+    redis_server.command("FLUSHALL")
+    publisher = RedisStreamsEventPublisher(redis_server.url)
+    async with EventBus(redis_server.url) as one, EventBus(redis_server.url) as two:
+        async with one.subscribe("made") as first, two.subscribe("made") as second:
+            await publisher.publish(CTX, Event("made", {"n": 1}))
+            assert (await first.channel.recv()).event.data == {"n": 1}
+            assert (await second.channel.recv()).event.data == {"n": 1}
+    assert publisher.store.features.durability == "process"
+    await publisher.close()
+
+
+async def test_a_group_over_two_processes_handles_each_once_in_key_order(redis_server) -> None:
+    redis_server.command("FLUSHALL")
+    seen: Chan[tuple[str, int]] = Chan(200)
+    handlers = EventHandlers()
+
+    @handlers.on("made")
+    async def made(ctx, event, data: int) -> None:
+        await seen.send((event.partition_key, data))
+
+    async with EventBus(redis_server.url) as one, EventBus(redis_server.url) as two, with_cancel(CTX) as ctx:
+        options = GroupOptions(concurrency=4)
+        members = [
+            asyncio.ensure_future(bus.handle(ctx, "made", handlers, group="g", after=0, options=options))
+            for bus in (one, two)
+        ]
+        await one.publish_many(CTX, [("made", Event("made", n, partition_key=f"k{n % 5}")) for n in range(100)])
+        got = [await seen.recv() for _ in range(100)]
+        ctx.cancel()
+        await asyncio.gather(*members)
+    for key in {key for key, _ in got}:
+        numbers = [n for other, n in got if other == key]
+        assert numbers == sorted(numbers)
+    assert sorted(n for _, n in got) == list(range(100))
+
+
+async def test_redis_gone_fails_loudly_and_the_bus_goes_on_by_itself_when_it_is_back(redis_server) -> None:
+    redis_server.command("FLUSHALL")
+    async with EventBus(redis_server.url) as bus, bus.subscribe("made") as made:
+        await bus.publish(CTX, Event("made", 1))
+        assert (await made.channel.recv()).event.data == 1
+        redis_server.kill()
+        with pytest.raises(EventStoreUnavailable):
+            await bus.publish(CTX, Event("made", 2))
+        redis_server.start()
+        event = Event("made", 3)
+        async with asyncio.timeout(20):
+            while True:
+                try:
+                    await bus.publish(CTX, event)
+                except EventStoreUnavailable:
+                    continue
+                break
+            assert (await made.channel.recv()).event.data == 3
+
+
+async def test_after_flushall_a_group_starts_again_and_subscribers_go_on(redis_server) -> None:
+    redis_server.command("FLUSHALL")
+    seen: Chan[int] = Chan(10)
+    handlers = EventHandlers()
+
+    @handlers.on("made")
+    async def made(ctx, event, data: int) -> None:
+        await seen.send(data)
+
+    async with EventBus(redis_server.url) as bus, with_cancel(CTX) as ctx, bus.subscribe("made") as live:
+        member = asyncio.ensure_future(bus.handle(ctx, "made", handlers, group="g", after=0))
+        for n in range(3):
+            await bus.publish(CTX, Event("made", n))
+        assert [await seen.recv() for _ in range(3)] == [0, 1, 2]
+        assert [(await live.channel.recv()).event.data for _ in range(3)] == [0, 1, 2]
+        redis_server.command("FLUSHALL")
+        await bus.publish(CTX, Event("made", 7))
+        async with asyncio.timeout(20):
+            assert await seen.recv() == 7
+            assert (await live.channel.recv()).event.data == 7
+        ctx.cancel()
+        await member
+
+
+async def test_a_redis_that_evicts_is_refused(redis_server) -> None:
+    redis_server.command("CONFIG SET maxmemory-policy allkeys-lru")
+    store = RedisEventStore.open(redis_server.url)
+    try:
+        with pytest.raises(EventStoreUnavailable, match="noeviction"):
+            await store.last()
+    finally:
+        redis_server.command("CONFIG SET maxmemory-policy noeviction")
+        await store.close()
+
+
+async def test_out_of_memory_refuses_the_append_and_keeps_the_rest(redis_server) -> None:
+    redis_server.command("FLUSHALL")
+    store = RedisEventStore.open(redis_server.url)
+    await store.append([("a", Event("t", 1))])
+    redis_server.command("CONFIG SET maxmemory 1")
+    try:
+        with pytest.raises(EventStoreUnavailable, match="maxmemory"):
+            await store.append([("a", Event("t", 2))])
+        assert len(await store.read(0, 10)) == 1
+    finally:
+        redis_server.command("CONFIG SET maxmemory 0")
+        await store.close()
