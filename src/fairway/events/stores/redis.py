@@ -50,6 +50,9 @@ class RedisEventStore:
         self._closed = False
         self._waiters: set[asyncio.Future[None]] = set()
         self._changes = 0
+        self._running = 0  # calls under way: closing the client under one would leak its connection
+        self._idle = asyncio.Event()
+        self._idle.set()
         self._listener: asyncio.Task[None] | None = None
         self._scripts: dict[str, Any] = {}
 
@@ -284,6 +287,7 @@ class RedisEventStore:
         if self._listener is not None:
             self._listener.cancel()
             await asyncio.gather(self._listener, return_exceptions=True)
+        await self._idle.wait()
         await self._redis.aclose()
 
     def _wake(self) -> None:
@@ -317,6 +321,8 @@ class RedisEventStore:
             raise BusClosed("the event store is closed")
         task = asyncio.current_task()
         cancels = task.cancelling() if task is not None else 0
+        self._running += 1
+        self._idle.clear()
         try:
             if not self._checked:
                 await self._check()
@@ -327,6 +333,10 @@ class RedisEventStore:
             raise EventStoreUnavailable(f"redis: {error}") from error
         except (RedisError, OSError) as error:
             raise EventStoreUnavailable(f"redis: {error}") from error
+        finally:
+            self._running -= 1
+            if not self._running:
+                self._idle.set()
         if task is not None and task.cancelling() > cancels:
             # The client swallows a cancel that arrives in one turn of the loop with the answer.
             raise asyncio.CancelledError
