@@ -23,7 +23,7 @@ from fairway.errors import FairwayError
 
 MAX_BODY = 16 * 1024 * 1024
 OPEN_PATHS = frozenset({"/healthz", "/readyz", "/openapi.json"})
-APP_PATHS = ("/v1/queues", "/v1/jobs", "/v1/events")
+APP_PATHS = ("/v1/queues", "/v1/jobs", "/v1/batches", "/v1/schedules", "/v1/events")
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,6 +75,7 @@ class LeaseLost(JobError):
 
     code = "jobs.lease_lost"
     default_hint: ClassVar[str] = "stop the handler; the job is no longer yours"
+    field: str = ""
 
 
 class StoreUnavailable(JobError):
