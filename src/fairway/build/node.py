@@ -29,6 +29,8 @@ _DEFAULT_FILES = (
 _SERVER_FRAMEWORKS = frozenset(
     {"express", "koa", "fastify", "@nestjs/core", "@hapi/hapi", "hapi", "next", "restify", "hono"}
 )
+# A release runs in production: where a package tells that apart from `start`, this is the one.
+_START_SCRIPTS = ("start:prod", "start:production", "start")
 _RUNNERS = ("npm", "yarn", "pnpm")
 _MAX_SCRIPT_DEPTH = 5
 
@@ -111,8 +113,9 @@ def default_start(facts: Facts, layout: Layout, node: Tool, built: Built) -> Sta
     Raises:
         PlanError: None of them is there.
     """
-    if "start" in _scripts(facts):
-        return StartPlan({"web": script_command(facts, layout, node, built, "start")}, dict(ENV))
+    for script in _START_SCRIPTS:
+        if script in _scripts(facts):
+            return StartPlan({"web": script_command(facts, layout, node, built, script)}, dict(ENV))
     main = facts.json("package.json").get("main")
     candidates = [str(main)] if isinstance(main, str) else []
     for path in (*candidates, *_DEFAULT_FILES):

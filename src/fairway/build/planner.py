@@ -100,6 +100,15 @@ def _language(facts: Facts, wishes: Wishes) -> Kind | None:
     return next((kind for kind, there in present.items() if there), None)
 
 
+def without_toolchain(kind: Kind, facts: Facts, wishes: Wishes) -> Kind | None:
+    """Return the engine that can build and run a folder whose toolchain cannot be had, or None."""
+    if wishes.runtime != "auto" or kind in ("docker", "compose", "command"):
+        return None
+    if wishes.compose_file or docker.compose_file(facts):
+        return "compose"
+    return "docker" if facts.has("Dockerfile") else None
+
+
 def needs(kind: Kind, facts: Facts) -> tuple[Needs, ...]:
     """Return the toolchains that a build of this kind wants."""
     if kind == "go":

@@ -22,6 +22,8 @@ ENV = {
     "FLASK_RUN_PORT": "$PORT",
     "UVICORN_HOST": "127.0.0.1",
     "UVICORN_PORT": "$PORT",
+    # Over a configuration file that binds a fixed port, under the command line.
+    "GUNICORN_CMD_ARGS": "--bind=127.0.0.1:$PORT",
     "GRANIAN_HOST": "127.0.0.1",
     "GRANIAN_PORT": "$PORT",
 }

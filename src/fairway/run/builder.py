@@ -34,7 +34,7 @@ from fairway.run.lock import locked
 from fairway.run.progress import BuildPhase, BuildProgress
 from fairway.run.pyenv import EnvironmentWish, ensure_environment, is_complete
 from fairway.run.release import Release, list_releases, release_id
-from fairway.run.toolchain import Toolchains
+from fairway.run.toolchain import ToolchainError, Toolchains
 
 if TYPE_CHECKING:
     from fairway.apps.spec import AppSpec
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 __all__ = ["BuildError", "Builder"]
 
 # Part of every key: a change of the planners that alters what they return for the same folder raises it.
-_PLANNERS = 1
+_PLANNERS = 2
 _LOGS_KEPT = 10
 _COPY_ATTEMPTS = 3
 _SECRETS_FILE = "secrets.env"
@@ -220,11 +220,19 @@ class Builder:
         copy = job.folder / "source"
         facts = await asyncio.to_thread(gather, job.app.name, copy)
         kind = planner.detect(facts, job.wishes)
-        in_place = kind == "compose"
-        layout = Layout(job.source if in_place else copy, job.folder / "output")
-        layout.output.mkdir(mode=0o700)
         job.say("toolchain", f"{kind}: looking for the toolchain", 0.1)
-        await self._tools(job, planner.needs(kind, facts))
+        try:
+            await self._tools(job, planner.needs(kind, facts))
+        except ToolchainError as error:
+            instead = planner.without_toolchain(kind, facts, job.wishes)
+            if instead is None or await self._toolchains.find("docker") is None:
+                raise
+            job.log.write(f"fairway: {error}; going on with {instead}")
+            kind = instead
+            await self._tools(job, planner.needs(kind, facts))
+        # A Compose file may mount folders beside it, which have to be the same ones in every release.
+        layout = Layout(job.source if kind == "compose" else copy, job.folder / "output")
+        layout.output.mkdir(mode=0o700)
         if kind == "python":
             layout = Layout(layout.source, layout.output, await self._python_environment(job, facts, copy))
         about = planner.Resolution(

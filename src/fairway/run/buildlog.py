@@ -11,6 +11,7 @@ from pathlib import Path
 MAX_BYTES = 32 << 20
 TAIL_LINES = 30
 _LINE_CAP = 4000
+_TAIL_CAP = 500
 _SHORTEST_SECRET = 6
 # CSI, OSC (ended by BEL or ST) and two-byte escapes, then whatever control characters are left.
 _ESCAPES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?|\x1b[@-Z\\-_]")
@@ -72,8 +73,8 @@ class BuildLog:
 
     @property
     def tail(self) -> tuple[str, ...]:
-        """The last lines, blank ones left out."""
-        return tuple(line for line in self._tail if line.strip())
+        """The last lines, blank ones left out, overlong ones cut."""
+        return tuple(f"{line[:_TAIL_CAP]}…" if len(line) > _TAIL_CAP else line for line in self._tail if line.strip())
 
     def close(self) -> None:
         """Close the file; may be called again."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import shutil
 from collections.abc import Awaitable, Callable
@@ -96,23 +97,39 @@ async def _interpreter(facts: Facts, toolchains: Toolchains, uv: Tool | None, sa
     lower, upper, said_in = wanted_python(facts)
     if lower <= own.version and (not upper or own.version < upper):
         return own
-    for minor in range(20, 7, -1):
-        version = (3, minor)
-        path = toolchains.which(f"python3.{minor}")
-        if path and version >= lower[:2] and (not upper or version < upper):
-            return Tool(path, version)
+    there = sorted(_installed(toolchains), key=lambda tool: tool.version)
+    fitting = [t for t in there if t.version >= lower[:2] and (not upper or t.version < upper)]
+    if fitting:
+        return fitting[-1]
     wanted = f">={'.'.join(map(str, lower))}" + (f",<{'.'.join(map(str, upper))}" if upper else "")
     if uv is not None:
         # uv takes a version for --python and fetches an interpreter where none is there.
         return Tool(".".join(map(str, lower[:2])), lower)
     if said_in in ("runtime.txt", ".python-version"):
-        # A pin of one patch release by a hosting service's file: the nearest interpreter mostly does.
-        say(f"{said_in} asks for Python {wanted}, going on with {own.version_text}")
-        return own
+        # A pin of one release by a hosting service's file: the nearest interpreter mostly does.
+        nearest = min([own, *there], key=lambda t: abs(t.version[1] - lower[1]))
+        say(f"{said_in} asks for Python {wanted}, going on with {nearest.version_text}")
+        return nearest
     raise ToolchainError(
         f"expected Python {wanted} as {said_in} of {facts.app} asks for, found {own.version_text}",
         hint=how_to_get("python"),
     )
+
+
+def _installed(toolchains: Toolchains) -> list[Tool]:
+    """Return the interpreters of the search path and of pyenv, by their names."""
+    found = []
+    for minor in range(8, 21):
+        path = toolchains.which(f"python3.{minor}")
+        # pyenv's shims stand for every version and fail for those that are not chosen.
+        if path and "/shims/" not in path:
+            found.append(Tool(path, (3, minor)))
+    root = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
+    for program in root.glob("versions/3.*/bin/python3"):
+        version = numbers(program.parent.parent.name)
+        if len(version) == 3:
+            found.append(Tool(str(program), version))
+    return found
 
 
 def wanted_python(facts: Facts) -> tuple[tuple[int, ...], tuple[int, ...], str]:
