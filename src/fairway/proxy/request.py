@@ -185,7 +185,8 @@ class RequestHead:
         except httptools.HttpParserUpgrade:
             pass  # the door decides on upgrades itself, in _settle
         except httptools.HttpParserError as error:
-            self._raise_coding()
+            if "Content-Length" not in str(error):
+                self._raise_coding()
             raise Refusal(400, f"malformed request head: {error}") from error
         if self._fault is not None:
             raise Refusal(400, self._fault)
