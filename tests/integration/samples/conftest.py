@@ -163,12 +163,13 @@ def _build_csharp(folder: Path, env: Mapping[str, str]) -> tuple[str, ...]:
     return ("dotnet", "out/csharp-api.dll")
 
 
-BUILDERS: dict[str, tuple[str, Callable[[Path, Mapping[str, str]], tuple[str, ...]]]] = {
-    "go": ("go", _build_go),
-    "python": (sys.executable, _build_python),
-    "javascript": ("npm", _build_node),
-    "csharp": ("dotnet", _build_csharp),
+BUILDERS: dict[str, Callable[[Path, Mapping[str, str]], tuple[str, ...]]] = {
+    "go": _build_go,
+    "python": _build_python,
+    "javascript": _build_node,
+    "csharp": _build_csharp,
 }
+PROGRAMS = {"go": "go", "python": sys.executable, "javascript": "node", "csharp": "dotnet"}
 
 
 def _content_hash(folder: Path, extra: str) -> str:
@@ -186,20 +187,21 @@ def sample(request: pytest.FixtureRequest) -> Sample:
     """A sample, built once for this state of its sources."""
     name = request.param
     language = LANGUAGES[name]
-    # Not the environment of the test run: HOST, RELEASE and the like are the tests' own to set.
-    inherited = ("PATH", "HOME", "LANG", "GOPATH", "GOCACHE", "GOPROXY", "GOFLAGS", "TMPDIR", "LD_LIBRARY_PATH")
-    env = {key: os.environ[key] for key in inherited if key in os.environ}
+    # What the samples read is the tests' own to set; the rest, proxies and certificates among it, the builds may need.
+    own = ("HOST", "PORT", "SHUTDOWN_TIMEOUT", "WORKERS", "QUEUE", "RETENTION")
+    env = {key: value for key, value in os.environ.items() if key not in own and not key.startswith("FAIRWAY_")}
     if language == "csharp":
         env.update(request.getfixturevalue("dotnet_env"))
-    tool, build = BUILDERS[language]
-    if not (found := shutil.which(tool, path=env.get("PATH"))):
-        pytest.skip(f"no {tool} on PATH: {name} cannot be built")
+    elif language != "python":
+        env.update(request.getfixturevalue("toolchain_env")("go" if language == "go" else "node"))
+    found = shutil.which(PROGRAMS[language], path=env.get("PATH"))
+    assert found, f"{PROGRAMS[language]} was promised on {env.get('PATH')}"
     folder = BUILDS / name / _content_hash(SAMPLES / name, found + sys.version)
     command = folder.with_suffix(".json")
     if not command.exists():
         shutil.rmtree(folder.parent, ignore_errors=True)
         shutil.copytree(SAMPLES / name, folder, ignore=NEVER_COPIED)
-        command.write_text(json.dumps(build(folder, env)))
+        command.write_text(json.dumps(BUILDERS[language](folder, env)))
     return Sample(name, language, tuple(json.loads(command.read_text())), folder, env)
 
 
