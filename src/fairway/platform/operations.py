@@ -19,6 +19,7 @@ from fairway.run.release import Release, list_releases, prune_releases
 from fairway.telemetry import log
 
 if TYPE_CHECKING:
+    from fairway.apps.spec import AppSpec
     from fairway.concurrency import Context
     from fairway.platform.app import HostedApp
     from fairway.platform.doors import Doors
@@ -60,13 +61,16 @@ class Operations:
                     return await self._roll_out(app, pinned, "start")
             return await self._build_and_roll_out(app, "deploy")
 
-    async def deploy(self, app: HostedApp, *, plan: bool = False) -> DeployResult:
-        """Build and roll out; with `plan`, build and say what would be done."""
+    async def deploy(self, app: HostedApp) -> DeployResult:
+        """Build and roll out what the sources and `app.spec` say."""
         async with app.turn:
-            if plan:
-                return await self._plan(app)
             app.save(wanted="running", pinned=None)
             return await self._build_and_roll_out(app, "deploy")
+
+    async def plan(self, app: HostedApp, spec: AppSpec) -> DeployResult:
+        """Build what the sources and `spec` say, and say what would be done with it; nothing is touched."""
+        async with app.turn:
+            return await self._plan(app, spec)
 
     async def restart(self, app: HostedApp) -> DeployResult:
         """Replace every instance by one of the same release."""
@@ -142,7 +146,7 @@ class Operations:
 
     async def _build_and_roll_out(self, app: HostedApp, action: str) -> DeployResult:
         try:
-            release = await self._build(app)
+            release = await self._build(app, app.spec)
         except DeployFailed as error:
             await self._fall_back(app)
             app.message = str(error)
@@ -159,14 +163,14 @@ class Operations:
             except DeployFailed as error:
                 log.get("platform").warning("the last release does not start either", app=app.name, error=str(error))
 
-    async def _build(self, app: HostedApp) -> Release:
+    async def _build(self, app: HostedApp, spec: AppSpec) -> Release:
         if not app.instances:
             app.activity = "building"
-        self._tell(app, "detect", f"looking at {app.spec.source or app.spec.compose_file}")
+        self._tell(app, "detect", f"looking at {spec.source or spec.compose_file}")
         progress: Chan[BuildProgress] = Chan(64)
         relay = self._host.background.start(self._relay(app, progress), name=f"build progress {app.name}")
         try:
-            return await self._builder.build(self._ctx, app.spec, progress)
+            return await self._builder.build(self._ctx, spec, progress)
         except BuildError as error:
             raise DeployFailed(
                 app.name,
@@ -190,7 +194,7 @@ class Operations:
     async def _roll_out(self, app: HostedApp, release: Release, action: str, *, fresh: bool = False) -> DeployResult:
         began = time.monotonic()
         previous = app.row.release
-        todo = self._decide(app, release, fresh=fresh)
+        todo = self._decide(app, app.spec, release, fresh=fresh)
         if not todo.steps:
             app.message = ""
             app.release = release
@@ -219,14 +223,14 @@ class Operations:
         self._host.background.start(self._prune(app), name=f"prune {app.name}")
         return self._result(app, action, began, tuple(str(s) for s in todo.steps), previous=previous)
 
-    async def _plan(self, app: HostedApp) -> DeployResult:
+    async def _plan(self, app: HostedApp, spec: AppSpec) -> DeployResult:
         began = time.monotonic()
         try:
-            release = await self._build(app)
+            release = await self._build(app, spec)
         except DeployFailed as error:
             self._tell(app, "failed", str(error))
             raise
-        todo = self._decide(app, release)
+        todo = self._decide(app, spec, release)
         self._tell(app, "done", "planned")
         return DeployResult(
             app=app.name,
@@ -240,8 +244,7 @@ class Operations:
             message="nothing to do" if not todo.steps else f"{len(todo.steps)} steps, none carried out",
         )
 
-    def _decide(self, app: HostedApp, release: Release, *, fresh: bool = False) -> rollout.Plan:
-        spec = app.spec
+    def _decide(self, app: HostedApp, spec: AppSpec, release: Release, *, fresh: bool = False) -> rollout.Plan:
         exclusive = fixed_port(spec, release) is not None
         web = min(app.replicas, 1) if exclusive else app.replicas
         counts = {name: web if name == WEB else 1 for name in release.processes}

@@ -11,7 +11,7 @@ from fairway.errors import FairwayError
 from fairway.platform.app import HostedApp
 from fairway.platform.bringup import BringUp
 from fairway.platform.doors import Doors
-from fairway.platform.errors import UnknownApp
+from fairway.platform.errors import InvalidRequest, UnknownApp
 from fairway.platform.host import Host
 from fairway.platform.instance import Instance
 from fairway.platform.operations import Operations
@@ -193,7 +193,20 @@ class Platform:
             UnknownApp: No such app.
             DeployFailed: Build or health check failed; the old release goes on serving.
         """
-        return await self._running()[0].deploy(self._get(name), plan=plan)
+        ops, _ = self._running()
+        spec = (await self._load()).get(name)
+        if name not in self._apps and spec is not None:
+            self._add(spec)
+        app = self._get(name)
+        if spec is None:
+            # Its file has become invalid: what it says now cannot be deployed.
+            problem = next((str(p) for p in self.problems if p.file == app.spec.file or p.app == name), "it is gone")
+            raise InvalidRequest(f"expected a valid registry file for {name}: {problem}", code="registry.invalid")
+        if plan:
+            return await ops.plan(app, spec)
+        app.spec = spec
+        app.url = self._url(spec)
+        return await ops.deploy(app)
 
     async def restart(self, name: str) -> DeployResult:
         """Replace every instance by a new one of the same release, with no failed request."""
