@@ -1,7 +1,7 @@
 """The access log: one JSON object a line, written by a thread of its own so that a slow disk never slows a request.
 
-The data path appends one tuple to a bounded ring; when the writer does not keep up, records are dropped and counted. Successful
-requests can be sampled; answers of 400 and above always go in.
+The data path appends one tuple to a bounded ring; when the writer does not keep up, records are dropped and counted.
+Successful requests can be sampled; answers of 400 and above always go in.
 """
 
 from __future__ import annotations

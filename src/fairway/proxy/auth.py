@@ -1,8 +1,9 @@
 """Basic authentication: scrypt hashes, compared in constant time, verified once a minute and client.
 
-scrypt is slow on purpose (about 50 ms), far too slow for the data path of every request. A verified pair of user and password is
-remembered for `CACHE_S` seconds under a keyed digest, so that neither a password nor anything to guess it from lies in memory. What failed
-is remembered the same way, and new guesses beyond `GUESSES_PER_S` a second are refused unseen, so that guessing cannot stop the door.
+scrypt is slow on purpose (about 50 ms), far too slow for the data path of every request. A verified pair of user and
+password is remembered for `CACHE_S` seconds under a keyed digest, so that neither a password nor anything to guess it
+from lies in memory. What failed is remembered the same way, and new guesses beyond `GUESSES_PER_S` a second are
+refused unseen, so that guessing cannot stop the door.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ def hash_password(password: str, *, n: int = 16384, r: int = 8, p: int = 1) -> s
 
 
 def verify_password(password: bytes, stored: str) -> bool:
-    """Check a password against `hash_password`'s result, in constant time for a given hash; False for a hash it cannot read."""
+    """Check a password against a hash of `hash_password`, in constant time; False for a hash it cannot read."""
     try:
         _, n, r, p, salt, wanted = stored.split("$")
         digest = hashlib.scrypt(

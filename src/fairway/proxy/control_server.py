@@ -89,10 +89,12 @@ class ControlServer:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._path.unlink(missing_ok=True)
 
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.get_running_loop().create_task(self._converse(reader, writer))
         self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             while (frame := await read_frame(reader)) is not None:
                 reply = await self._answer(frame)
@@ -101,7 +103,6 @@ class ControlServer:
         except (ControlError, ConnectionError):
             return  # the caller left or speaks something else: nothing to answer to
         finally:
-            self._tasks.discard(task)
             writer.close()
 
     async def _answer(self, frame: bytes) -> Reply:

@@ -13,12 +13,12 @@ States (`state`); one message at a time, bytes behind it wait in `rest` with rea
 LINGER: the answer is written, our side is shut, what still comes is thrown away, so that a reset caused by unread bytes
 does not destroy the answer on its way (RFC 9112 9.6).
 
-Deadlines, visited by the worker's wheel, by state: HEAD idle `keepalive_timeout`, HEAD begun `header_timeout` from the first byte,
-LENGTH and CHUNKED `body_timeout` since the last byte (and a bound on trickles), WAIT none unless the client does not read
-(`send_timeout`), TUNNEL `stream_timeout`, LINGER two seconds.
+Deadlines, visited by the worker's wheel, by state: HEAD idle `keepalive_timeout`, HEAD begun `header_timeout` from
+the first byte, LENGTH and CHUNKED `body_timeout` since the last byte (and a bound on trickles), WAIT none unless the
+client does not read (`send_timeout`), TUNNEL `stream_timeout`, LINGER two seconds.
 
-A client that shuts its sending side while it waits may have left or may have half-closed; TCP does not tell. The exchange gets
-`HALF_CLOSE_GRACE_S` to make progress, after which the client counts as gone.
+A client that shuts its sending side while it waits may have left or may have half-closed; TCP does not tell. The
+exchange gets `HALF_CLOSE_GRACE_S` to make progress, after which the client counts as gone.
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ CHUNKED: Final = 2
 WAIT: Final = 3
 TUNNEL: Final = 4
 LINGER: Final = 5
+_BODY: Final = (LENGTH, CHUNKED)
 
 LINGER_S: Final = 2.0
 LINGER_BYTES: Final = 1 << 20
@@ -150,7 +151,7 @@ class ClientConnection(asyncio.Protocol):
                 self._take_head(data)
                 if self.rest:
                     self._advance()
-        elif state == LENGTH or state == CHUNKED:
+        elif state in _BODY:
             self._take_body(data)
         elif state == TUNNEL:
             self.deadline = self.worker.wheel.now + self.worker.options.stream_timeout
@@ -174,7 +175,7 @@ class ClientConnection(asyncio.Protocol):
         if state == WAIT and exchange is not None:
             self._watch_half_closed(exchange.sent)
             return True
-        if state == LENGTH or state == CHUNKED:
+        if state in _BODY:
             if exchange is not None and not exchange.refuse(400, "The request's body ended too early."):
                 self.abort(reset=False)
         elif state == HEAD and self._partial:
@@ -250,7 +251,7 @@ class ClientConnection(asyncio.Protocol):
         self._body_base = 0
         self.deadline = now + self.worker.options.body_timeout
         exchange.begin()
-        if self.rest and self.exchange is exchange and self.state in (LENGTH, CHUNKED):
+        if self.rest and self.exchange is exchange and self.state in _BODY:
             rest, self.rest = self.rest, b""
             self._take_body(rest)
 
@@ -359,11 +360,11 @@ class ClientConnection(asyncio.Protocol):
         """Read no more of the request's body (True), or go on: the upstream does not keep up, or is not there yet."""
         if hold:
             self._pause_reading()
-            if self.state in (LENGTH, CHUNKED):
+            if self.state in _BODY:
                 self.deadline = NEVER
         else:
             self._resume_reading()
-            if self.state in (LENGTH, CHUNKED):
+            if self.state in _BODY:
                 self._body_since = self.worker.wheel.now
                 self._body_base = self.received
                 self._body_moved()
@@ -489,7 +490,7 @@ class ClientConnection(asyncio.Protocol):
             else:
                 self.transport.close()
                 self.deadline = NEVER
-        elif (state == LENGTH or state == CHUNKED) and exchange is not None and not self.write_paused:
+        elif (state in _BODY) and exchange is not None and not self.write_paused:
             if not exchange.refuse(408, "The request's body did not come in time."):
                 self.abort(reset=False)
         elif state == LINGER and (unsent := self.transport.get_write_buffer_size()) and unsent != self._lingered:

@@ -13,14 +13,14 @@ The door has three state machines. The client's connection (`downstream`) cuts b
                                                             tunnel            abort (never a last chunk)
 
 Rules that hold in every state:
-- An exchange ends exactly once (`over`): by `finish`, `refuse`, abort, or the client's leaving. Its upstream connection goes back to
-  the pool only if both messages ended where their framing says; else it is closed.
+- An exchange ends exactly once (`over`): by `finish`, `refuse`, abort, or the client's leaving. Its upstream
+  connection goes back to the pool only if both messages ended where their framing says; else it is closed.
 - Nothing is buffered whole. What an upstream is not yet there to take waits in `_pending`, and beyond `PENDING_BYTES`
   reading from the client pauses. What a client does not take pauses the upstream.
-- A request is sent again only if no byte of it can have had an effect: the connection never came up, or the method is idempotent,
-  no body byte was passed on, and the connection ended without a byte of an answer.
-- No task and no timer a request: connections have deadlines that the worker's wheel visits. A task exists only while a connection is
-  being made or a middleware runs.
+- A request is sent again only if no byte of it can have had an effect: the connection never came up, or the method is
+  idempotent, no body byte was passed on, and the connection ended without a byte of an answer.
+- No task and no timer a request: connections have deadlines that the worker's wheel visits. A task exists only while
+  a connection is being made or a middleware runs.
 """
 
 from __future__ import annotations
@@ -191,7 +191,8 @@ class Exchange:
     def connect_failed(self, timed_out: bool) -> None:
         """Try another target, or answer 502 or 504: nothing was sent, so any method may be tried again."""
         target = self.target
-        assert target is not None and self.route is not None
+        assert target is not None
+        assert self.route is not None
         target.connect_errors += 1
         target.failed(self.worker.wheel.now)
         if not timed_out and self._attempts < min(MAX_ATTEMPTS, len(self.route.targets)):
@@ -251,7 +252,8 @@ class Exchange:
         client = self.client
         route = self.route
         target = head.target
-        assert route is not None and self.target is not None
+        assert route is not None
+        assert self.target is not None
         if route.strip and target[:1] == b"/":
             target = target[len(route.prefix) :]
             if target[:1] != b"/":
@@ -453,6 +455,8 @@ class Exchange:
         """Class this exchange as long-lived: other deadlines, and drained by a timer of its own."""
         self._stream = True
         self.upstream_timeout = self.worker.options.stream_timeout
+        if self.upstream is not None:
+            self.upstream.deadline = self.worker.wheel.now + self.upstream_timeout
         if self.target is not None:
             self.target.streams.add(self)
             if self.target.draining:
@@ -592,7 +596,8 @@ class Exchange:
         """
         self.upstream = None
         target = self.target
-        assert target is not None and self.route is not None
+        assert target is not None
+        assert self.route is not None
         if timed_out:
             target.failed(self.worker.wheel.now)
             self.refuse(504, reason, blame=True)

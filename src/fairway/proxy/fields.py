@@ -1,7 +1,7 @@
 """Header fields by what the door does with them.
 
-A field name is classified once per spelling and remembered, so that the data path asks one dictionary lookup a field. The memory
-is bounded: a client that invents names only makes the door forget and classify again.
+A field name is classified once per spelling and remembered, so that the data path asks one dictionary lookup a field.
+The memory is bounded: a client that invents names only makes the door forget and classify again.
 
 Sources: RFC 9110 7.6.1 (Connection), RFC 9112 (framing), RFC 7239 (Forwarded), CVE-2024-45410 (a client that names
 X-Forwarded-* in Connection), httpoxy (Proxy).
@@ -125,7 +125,7 @@ RESPONSE_KINDS: Final = Kinds(_RESPONSE)
 
 
 def list_tokens(values: list[bytes]) -> list[bytes]:
-    """Return the lower-case members of a comma-separated list that may be spread over several fields, empty ones left out."""
+    """Return the lower-case members of a comma-separated list, over several fields, empty ones left out."""
     return [token for value in values for part in value.split(b",") if (token := part.strip(b" \t").lower())]
 
 

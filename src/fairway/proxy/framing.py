@@ -1,11 +1,12 @@
 """Chunked bodies: llhttp decodes, and this file keeps it from reading past the end of the message.
 
-`httptools` does not say where a message ended. A message in chunked coding can only end at a CRLF CRLF, so the decoder is
-fed up to each of those and asked; whatever follows the end is given back untouched. One parser is used for both directions
-(a request parser, told once that a chunked body follows), so that requests and responses are held to one grammar.
+`httptools` does not say where a message ended. A message in chunked coding can only end at a CRLF CRLF, so the
+decoder is fed up to each of those and asked; whatever follows the end is given back untouched. One parser is used for
+both directions (a request parser, told once that a chunked body follows), so that requests and responses are held to
+one grammar.
 
-llhttp refuses bare LF and CR, sizes with signs, prefixes, spaces or more than 64 bits, and control characters in extensions.
-What it lets pass and is held here: endless chunk extensions, trailers that speak of framing.
+llhttp refuses bare LF and CR, sizes with signs, prefixes, spaces or more than 64 bits, and control characters in
+extensions. What it lets pass and is held here: endless chunk extensions, trailers that speak of framing.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What a route asks of a request before it is forwarded: network, redirect, password, rate, concurrency.
 
-The order is the cheapest and least telling first: a client outside the allowed networks learns nothing, and no password is hashed for
-one that a rate limit turns away.
+The order is the cheapest and least telling first: a client outside the allowed networks learns nothing, and no
+password is hashed for one that a rate limit turns away.
 """
 
 from __future__ import annotations

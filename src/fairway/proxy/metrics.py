@@ -1,4 +1,4 @@
-"""The worker's counters as Prometheus metrics. prometheus-client writes the text; it is imported only when someone asks."""
+"""The worker's counters as Prometheus metrics. prometheus-client writes the text, and is imported when someone asks."""
 
 from __future__ import annotations
 

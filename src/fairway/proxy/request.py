@@ -1,7 +1,7 @@
 """A request's head: what llhttp accepts, held to what a proxy has to refuse, and rendered anew for the upstream.
 
-httptools (llhttp) tokenises; it refuses control characters, obs-fold, bare LF and CR in heads, both framings at once, repeated
-lengths. These are the checks around it, each for something that it accepts:
+httptools (llhttp) tokenises; it refuses control characters, obs-fold, bare LF and CR in heads, both framings at once,
+repeated lengths. These are the checks around it, each for something that it accepts:
 
 - request line: more than one space between the parts, ``HTTP/0.9`` and a line without a version, version 2.0;
 - target: a fragment, user information, other schemes than http and https, ``*`` without OPTIONS;

@@ -1,8 +1,9 @@
 """A response's head: what an upstream may say, and how it is rendered for the client.
 
-llhttp tokenises the fields. These are the checks around it, each for something that it accepts from a server: versions 0.9 and
-2.0, statuses below 100, RTSP and ICE, control characters in the reason, leading empty lines, ``Transfer-Encoding`` in HTTP/1.0, with other
-codings than ``chunked`` alone or repeated. All of them are 502: the upstream cannot be trusted to frame its answer.
+llhttp tokenises the fields. These are the checks around it, each for something that it accepts from a server:
+versions 0.9 and 2.0, statuses below 100, RTSP and ICE, control characters in the reason, leading empty lines,
+``Transfer-Encoding`` in HTTP/1.0, with other codings than ``chunked`` alone or repeated. All of them are 502: the
+upstream cannot be trusted to frame its answer.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The route table in the form that the data path asks: host, then path prefix, then conditions.
 
-A table is compiled whole beside the one in force and put in its place by one assignment. Targets keep their state by id, so that
-connections, counters and requests in flight survive.
+A table is compiled whole beside the one in force and put in its place by one assignment. Targets keep their state by
+id, so that connections, counters and requests in flight survive.
 """
 
 from __future__ import annotations
@@ -48,10 +48,10 @@ class RouteState:
             Gate(spec, parse_networks(spec.allow), before.gate if before else None) if Gate.needed(spec) else None
         )
         self._release_credit: dict[str, int] = {}
-        self.in_flight = before.in_flight if before else 0
+        self.in_flight: int = before.in_flight if before else 0
         self.statuses: list[int] = before.statuses if before else [0] * len(STATUS_CLASSES)
         self.buckets: list[int] = before.buckets if before else [0] * (len(HISTOGRAM_BOUNDS_S) + 1)
-        self.latency_sum = before.latency_sum if before else 0.0
+        self.latency_sum: float = before.latency_sum if before else 0.0
         self.held = 0
 
     def __repr__(self) -> str:
@@ -170,8 +170,8 @@ class CompiledTable:
     def find(self, head: RequestHead) -> RouteState | None:
         """Return the route of a request, or None.
 
-        A path that changes its place when dot segments and escapes are resolved is matched in both forms, and belongs to a route
-        only if both agree: an upstream that resolves them must not see what another route's rules guard.
+        A path that changes its place when dot segments and escapes are resolved is matched in both forms, and belongs
+        to a route only if both agree: an upstream that resolves them must not see what another route's rules guard.
         """
         routes = self.for_host(head)
         if len(routes) == 1:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import itertools
 import zlib
 from bisect import bisect_left
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Final, Protocol
 
 from fairway.proxy.control import TargetStatistics
 from fairway.proxy.routes import Target
@@ -196,7 +196,15 @@ class ConsistentHash:
         return next(target for target in targets if target.id == name)
 
 
-BALANCERS: Final = {
+class Balancer(Protocol):
+    """How a target is chosen among those that are ready."""
+
+    def pick(self, targets: Sequence[TargetState], key: bytes) -> TargetState:
+        """Return one of `targets` (at least one); `key` is what a hash goes by."""
+        ...
+
+
+BALANCERS: Final[dict[str, Callable[[], Balancer]]] = {
     "round_robin": RoundRobin,
     "least_connections": LeastConnections,
     "consistent_hash": ConsistentHash,

@@ -9,9 +9,9 @@ States (`state`):
                       ▼
                     TUNNEL
 
-A connection is put back only if the answer ended exactly where its framing says, the request was sent whole, and the upstream
-did not ask to close. Bytes that come while it is idle, or behind an answer, close it: nothing that one exchange left behind
-may reach the next.
+A connection is put back only if the answer ended exactly where its framing says, the request was sent whole, and the
+upstream did not ask to close. Bytes that come while it is idle, or behind an answer, close it: nothing that one
+exchange left behind may reach the next.
 """
 
 from __future__ import annotations
@@ -81,6 +81,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._reusable = True
         self._partial = b""
         self._uses = 0
+        self._left = 0
         self._decoder: ChunkedDecoder | None = None
 
     def __repr__(self) -> str:
@@ -274,7 +275,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._reusable = response.reusable
         self.deadline = self.worker.wheel.now + exchange.upstream_timeout
         status = response.status
-        if exchange.head.method == b"HEAD" or status == 204 or status == 304:
+        if exchange.head.method == b"HEAD" or status in {204, 304}:
             exchange.answer(response, True, b"")
             exchange.finish(self._reusable and not rest)
         elif response.chunked:

@@ -1,9 +1,9 @@
 """One timer for all connections of a worker.
 
-Every connection has a `deadline`, an attribute that the data path only assigns. The wheel visits each connection once a turn and
-calls `expire` on those whose deadline has passed. So a request arms and disarms timers without a call into the
-event loop, and a timeout is late by at most one turn. Rejected: a `call_later` a request (about 1 µs each, and a heap
-entry that outlives it).
+Every connection has a `deadline`, an attribute that the data path only assigns. The wheel visits each connection once
+a turn and calls `expire` on those whose deadline has passed. So a request arms and disarms timers without a call into
+the event loop, and a timeout is late by at most one turn. Rejected: a `call_later` a request (about 1 µs each, and a
+heap entry that outlives it).
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ import ssl
 import time
 from bisect import bisect_left
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -107,7 +108,7 @@ class Worker:
         return [sock.getsockname()[:2] for server in self._servers for sock in server.sockets]
 
     async def stop(self, grace: float) -> int:
-        """Accept nothing new, let exchanges finish within `grace` seconds, close everything; return how many were cut off.
+        """Accept nothing new, finish within `grace` seconds, close everything; return how many exchanges were cut off.
 
         Long-lived streams are ended one after the other over the first half of the grace.
         """
@@ -140,9 +141,8 @@ class Worker:
             await self.loop.run_in_executor(None, self.log.stop)
         return cut
 
-    async def _until(self, done: object, timeout: float) -> None:
-        """Wait until `done()` holds, asked after every exchange that ends and every 50 ms, at most `timeout` seconds."""
-        assert callable(done)
+    async def _until(self, done: Callable[[], bool], timeout: float) -> None:
+        """Wait until `done()` holds, asked after every exchange and every 50 ms, at most `timeout` seconds."""
         end = self.loop.time() + timeout
         event = asyncio.Event()
         self._settled.add(event)
@@ -259,7 +259,7 @@ class Worker:
         return sum(target.in_flight for target in targets)
 
     def end_stream_soon(self, exchange: Exchange, within: float = 2.0) -> None:
-        """End a long-lived stream at a random moment within so many seconds, so that not all clients come back at once."""
+        """End a long-lived stream at a random moment within so many seconds: not all clients come back at once."""
         self.loop.call_later(self._random.uniform(0.0, within * 0.8), exchange.end_stream)
 
     def target_settled(self, target: TargetState) -> None:

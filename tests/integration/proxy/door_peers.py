@@ -215,6 +215,8 @@ class ScriptedUpstream:
             return [r for r in self.requests if r.target.partition(b"?")[0] == path.encode()]
 
     def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self.listener.shutdown(socket.SHUT_RDWR)  # wakes the thread in accept(), which would serve one more
         self.listener.close()
         for sock in list(self._open):
             sock.close()
@@ -329,7 +331,10 @@ class DoorProcess:
         wanted = 1 + ("--tls-listen" in arguments)
         while len(self.ports) < wanted:
             line = self.process.stderr.readline()
-            assert line, b"".join(self.lines).decode()
+            if not line:
+                self.process.wait(10)
+                self.process.stderr.close()
+                raise AssertionError(b"".join(self.lines).decode())
             self.lines.append(line)
             if match := re.search(rb"listening on .*:(\d+)", line):
                 self.ports.append(int(match[1]))

@@ -539,8 +539,8 @@ def test_item_14_too_large_with_expect_is_413_without_100(door: DoorProcess, pat
 def test_item_15_interim_answers_are_forwarded(door: DoorProcess, upstream: ScriptedUpstream, path: str) -> None:
     upstream.on(
         path,
-        b"HTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a>\r\nLink: </b>\r\nConnection: x\r\nX: 1\r\n\r\n"
-        + OK,
+        b"HTTP/1.1 102 Processing\r\n\r\n"
+        b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\nLink: </b>\r\nConnection: x\r\nX: 1\r\n\r\n" + OK,
     )
     with door.connect() as client:
         client.send(get(path))
