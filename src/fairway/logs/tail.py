@@ -3,7 +3,8 @@
 Fairway's own log files are never renamed or truncated (`fairway.platform.layout`), files of others are. Identity is
 device, inode and a fingerprint of the first bytes: an inode alone is reused and then swallows the new file's head.
 
-- Renamed and made anew: the old descriptor is read to its end, then the new file from its start.
+- Renamed and made anew: the old descriptor is read to its end, and once more at the next look, then the new file from
+  its start.
 - Truncated: smaller than the position, or the first bytes differ: from the start. What was written between the last
   look and a copy-and-truncate is gone; no reader can get it back.
 - Head given back to the disk (a hole): what is left is read from its first whole line on.
@@ -31,7 +32,7 @@ class Tail:
         max_line: Bytes of a line that are kept.
     """
 
-    __slots__ = ("_assembler", "_fd", "_fingerprint", "_identity", "_start_at", "generation", "path")
+    __slots__ = ("_assembler", "_fd", "_fingerprint", "_identity", "_leaving", "_start_at", "generation", "path")
 
     def __init__(self, path: Path, offset: int | None = 0, *, max_line: int = MAX_LINE) -> None:
         self.path = path
@@ -41,6 +42,7 @@ class Tail:
         self._fd = -1
         self._identity = (0, 0)
         self._fingerprint = b""
+        self._leaving = False
         self._open()
 
     @property
@@ -66,15 +68,20 @@ class Tail:
             self._assembler.restart(0)
             self._fingerprint = b""
         if size > self.position:
+            self._leaving = False
             return self._read_block(size)
         if self._was_replaced():
-            # Nothing more comes through the old descriptor: what stood without a newline is all there will be.
+            if not self._leaving:
+                # Whoever renamed it may still write to it: one more look before it is left.
+                self._leaving = True
+                return []
+            # Nothing more came through the old descriptor: what stood without a newline is all there will be.
             rest = self._assembler.flush()
             self.close()
             self.generation += 1
             self._start_at = 0
             self._open()
-            return [rest] if rest is not None else []
+            return [rest] if rest is not None else self.read()
         return []
 
     def flush(self) -> RawLine | None:
@@ -97,6 +104,7 @@ class Tail:
             return False
         stat = os.fstat(fd)
         self._fd = fd
+        self._leaving = False
         self._identity = (stat.st_dev, stat.st_ino)
         self._fingerprint = os.pread(fd, FINGERPRINT, 0)
         start = stat.st_size if self._start_at is None else min(self._start_at, stat.st_size)

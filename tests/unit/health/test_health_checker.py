@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from itertools import pairwise
 
 from fairway.concurrency import background, with_cancel
 from fairway.health.checker import HealthChecker
@@ -105,7 +106,7 @@ async def test_probes_of_one_target_never_overlap_and_stay_on_the_grid() -> None
     times = [when for _, when in targets.probed]
     assert not targets.overlapped
     assert len(times) >= 9
-    gaps = {round(later - earlier, 6) for earlier, later in zip(times, times[1:], strict=False)}
+    gaps = {round(later - earlier, 6) for earlier, later in pairwise(times)}
     assert gaps <= {2.5, 3.0}  # multiples of the fast and the slow interval behind a probe of 2.5 s
 
 
