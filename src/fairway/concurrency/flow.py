@@ -33,10 +33,10 @@ class Stage:
     __slots__ = ("_left", "_outputs", "ctx", "failure", "group", "seen")
 
     def __init__(self, ctx: Context) -> None:
-        self.group = ErrGroup(require_context(ctx))
-        self.ctx = self.group.ctx
         self.failure: Exception | None = None
         self.seen = False
+        self.group = ErrGroup(require_context(ctx))
+        self.ctx = self.group.ctx
         self._outputs: list[Chan[Any]] = []
         self._left = 0
 

@@ -247,6 +247,8 @@ class WorkerPool(Generic[T, R]):
             SendOnClosed: The pool takes no more items.
             Canceled: The pool's context has ended; `DeadlineExceeded` if by its deadline.
         """
+        if self._input.closed:
+            raise SendOnClosed("expected to publish before the pool was closed")
         err = self.ctx.err()
         if err is None and not self._input.try_send(item):
             index, _, _ = await select(self._input.on_send(item), self.ctx.done().on_recv())
@@ -255,7 +257,11 @@ class WorkerPool(Generic[T, R]):
             raise err.with_traceback(None)
 
     def try_publish(self, item: T) -> bool:
-        """Hand `item` to the pool if that needs no waiting; return whether it was taken."""
+        """Hand `item` to the pool if that needs no waiting; return whether it was taken.
+
+        Raises:
+            SendOnClosed: The pool takes no more items.
+        """
         return self.ctx.err() is None and self._input.try_send(item)
 
     async def dispatch(self, events: AsyncIterable[T] | Iterable[T]) -> None:
