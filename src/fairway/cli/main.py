@@ -35,6 +35,9 @@ COMMANDS: dict[str, dict[str, tuple[str, str, str]]] = {
         "start": ("fairway.cli.control", "start", "Start an app that was stopped."),
         "run": ("fairway.cli.run", "run", "Run one command in the environment of an app's current release."),
     },
+    "Services": {
+        "serve": ("fairway.cli.serve", "serve", "Run one service alone, such as the reverse proxy."),
+    },
     "Check": {
         "validate": ("fairway.cli.validate", "validate", "Check the registry files and say what is wrong in them."),
         "doctor": ("fairway.cli.doctor", "doctor", "Say what is missing on this machine and how to get it."),

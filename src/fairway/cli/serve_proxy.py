@@ -1,0 +1,42 @@
+"""`fairway serve reverse-proxy`: the door alone, in one worker."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command("reverse-proxy")
+@click.option("--listen", default="127.0.0.1:8080", show_default=True, metavar="HOST:PORT", help="Where to serve HTTP.")
+@click.option(
+    "--route",
+    "routes",
+    multiple=True,
+    required=True,
+    metavar="HOST=UPSTREAM",
+    help="HOST[/PATH]=HOST:PORT[,HOST:PORT…]; HOST may be *.name or *. Repeatable.",
+)
+@click.option("--body-limit", type=click.IntRange(min=0), metavar="BYTES", help="Largest request body; 413 beyond it.")
+@click.option("--header-timeout", type=float, default=10.0, show_default=True, metavar="S")
+@click.option("--body-timeout", type=float, default=30.0, show_default=True, metavar="S")
+@click.option("--upstream-timeout", type=float, default=60.0, show_default=True, metavar="S")
+@click.option("--keepalive-timeout", type=float, default=75.0, show_default=True, metavar="S")
+@click.option("--trusted", multiple=True, metavar="CIDR", help="Believe X-Forwarded-* of these networks. Repeatable.")
+@click.option("--access-log", default="off", show_default=True, metavar="off|-|FILE")
+@click.option("--tls-listen", metavar="HOST:PORT", help="Where to serve HTTPS.")
+@click.option("--certificates", type=click.Path(path_type=Path), metavar="FOLDER", help="NAME.crt and NAME.key pairs.")
+@click.option("--metrics", metavar="HOST:PORT", help="Where to serve /metrics.")
+def reverse_proxy(
+    listen: str,
+    routes: tuple[str, ...],
+    trusted: tuple[str, ...],
+    body_limit: int | None,
+    **options: float | str | Path | None,
+) -> int:
+    """Serve the door alone, without a registry, in one worker."""
+    from fairway.proxy.options import DoorOptions
+    from fairway.proxy.serve import Door, table_of
+
+    door_options = DoorOptions(listen=listen, trusted=trusted, body_bytes=body_limit, **options)  # type: ignore[arg-type]  # Click has checked them
+    return Door(door_options, table_of(routes)).run()
