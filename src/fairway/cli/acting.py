@@ -31,6 +31,7 @@ def act(app: str, verb: str, body: dict[str, Any] | None, as_json: bool) -> None
             elif name == "result":
                 result = data
             elif name == "problem":
+                _show_log(data)
                 raise Answered(data["detail"], code=data["code"], hint=data.get("hint", ""))
     finally:
         if view is not None:
@@ -52,3 +53,11 @@ def print_result(result: dict[str, Any]) -> None:
         return
     message = result["message"] or f"{result['action']} done"
     click.echo(f"{output.paint(result['app'], bold=True)}: {output.printable(message)} ({result['seconds']:.1f} s)")
+
+
+def _show_log(problem: dict[str, Any]) -> None:
+    """Print the last lines of the build or instance that failed, and where there are more."""
+    for line in problem.get("log_lines", ()):
+        click.echo(f"  | {output.printable(line)}", err=True)
+    if problem.get("log_path"):
+        click.echo(f"  log: {output.printable(problem['log_path'])}", err=True)
