@@ -12,7 +12,7 @@ from msgspec import NODEFAULT, inspect
 from fairway.apps import values
 from fairway.apps.document import Mapping, Node, Scalar, Sequence
 from fairway.apps.form import EntryForm
-from fairway.apps.problem import Mark, nearest, shown
+from fairway.apps.problem import Mark, nearest, shown, suggestion
 
 _MAX_ITEMS = 500
 
@@ -229,7 +229,7 @@ def _literal(node: Node, valid: tuple[str, ...], path: str, out: Converted) -> s
         return node.text
     text = node.text if isinstance(node, Scalar) else ""
     got = _kind(node)
-    hint = nearest(text, valid) if text else ""
+    hint = suggestion(text, valid)
     message = f"expected {' or '.join(valid)}, got {got}"
     _complain(out, node.mark, path, message, hint=hint, code="registry.invalid_value")
     return None

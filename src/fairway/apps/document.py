@@ -143,7 +143,7 @@ class _Builder:
             if self._documents > 1:
                 raise DocumentError("expected one document, got a second one", mark, "registry.documents")
         elif isinstance(event, yaml.ScalarEvent):
-            plain = event.style is None and event.tag not in ("!", f"{_CORE}str")
+            plain = not event.style and event.tag not in ("!", f"{_CORE}str")
             self._checked_tag(event, mark)
             self._add(Scalar(event.value, plain, mark), 1, event.anchor)
         elif isinstance(event, (yaml.SequenceStartEvent, yaml.MappingStartEvent)):

@@ -101,7 +101,7 @@ class Places:
         Raises:
             PlaceError: It is outside, missing, or no folder.
         """
-        path = self._inside(text)
+        path = self._inside(text, "If you trust it, let it in with `fairway add {}`.")
         if not path.is_dir():
             raise _missing("folder", "file", path, "registry.source_missing")
         return path
@@ -112,12 +112,12 @@ class Places:
         Raises:
             PlaceError: It is outside, missing, or no file.
         """
-        path = self._inside(text)
+        path = self._inside(text, f"Move it into the repository, or add its folder to {trust_file()}.")
         if not path.is_file():
             raise _missing("file", "folder", path, "registry.file_missing")
         return path
 
-    def _inside(self, text: str) -> Path:
+    def _inside(self, text: str, way_in: str) -> Path:
         if not text.strip():
             raise PlaceError("expected a path, got nothing", "registry.invalid_value")
         if len(text) > 1000 or text.startswith("~"):
@@ -125,18 +125,16 @@ class Places:
         written = Path(text)
         candidates = [written] if written.is_absolute() else [self.folder / written, self.root / written]
         resolved = [Path(os.path.realpath(c)) for c in candidates]
-        allowed = [r for r in resolved if self._allowed(r)]
-        existing = next((r for r in allowed if r.exists()), None)
-        if existing is not None:
-            return existing
-        if not self._allowed(resolved[0]):
+        # What is missing is reported where people expect it first: beside the registry file.
+        path = next((r for r in resolved if r.exists()), resolved[0])
+        if not self._allowed(path):
+            target = shown(str(path), 200)
             raise PlaceError(
-                f"expected a path inside {shown(str(self.root), 200)}, got {shown(text)} which leads to "
-                f"{shown(str(resolved[0]), 200)}",
+                f"expected a path inside {shown(str(self.root), 200)}, got {shown(text)} which leads to {target}",
                 "registry.outside_tree",
-                f"If you trust it, let it in with `fairway add {shown(str(resolved[0]), 200)[1:-1]}`.",
+                way_in.format(target[1:-1]),
             )
-        return resolved[0]
+        return path
 
     def _allowed(self, path: Path) -> bool:
         return path.is_relative_to(self.root) or any(path.is_relative_to(t.resolve()) for t in self._trusted)

@@ -60,6 +60,12 @@ class RegistryError(FairwayError):
     default_hint: ClassVar[str] = ""
 
 
+def suggestion(word: str, valid: Iterable[str]) -> str:
+    """Return ``Did you mean `X`?`` for the most similar valid word, or an empty string where none is similar."""
+    close = difflib.get_close_matches(word[:60].lower(), sorted(valid), n=1, cutoff=0.6)
+    return f"Did you mean `{close[0]}`?" if close else ""
+
+
 def nearest(word: str, valid: Iterable[str]) -> str:
     """Return ``Did you mean `X`?`` for the most similar valid word, else the list of what is valid.
 
@@ -67,8 +73,7 @@ def nearest(word: str, valid: Iterable[str]) -> str:
     'Did you mean `port`?'
     """
     names = sorted(valid)
-    close = difflib.get_close_matches(word[:60].lower(), names, n=1, cutoff=0.6)
-    return f"Did you mean `{close[0]}`?" if close else f"Valid here: {', '.join(names)}"
+    return suggestion(word, names) or f"Valid here: {', '.join(names)}"
 
 
 def shown(text: str, limit: int = 60) -> str:
