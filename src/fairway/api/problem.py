@@ -41,6 +41,10 @@ STATUSES: dict[str, int] = {
     "jobs.store_unavailable": 503,
     "jobs.store_owned": 503,
     "events": 422,
+    "events.unknown_group": 404,
+    "events.payload_too_large": 413,
+    "events.store_unavailable": 503,
+    "events.closed": 503,
     "request": 400,
     "request.invalid": 422,
     "request.too_large": 413,
@@ -64,6 +68,8 @@ class Problem(msgspec.Struct, kw_only=True, omit_defaults=True):
         code: The error's stable dotted code.
         hint: What to do about it, or empty.
         field: Path of the body field at fault, such as ``$.replicas``, or empty.
+        log_lines: Last lines of the build or instance that failed, oldest first.
+        log_path: File they come from, or empty.
     """
 
     type: str = "about:blank"
@@ -73,6 +79,8 @@ class Problem(msgspec.Struct, kw_only=True, omit_defaults=True):
     code: str
     hint: str = ""
     field: str = ""
+    log_lines: tuple[str, ...] = ()
+    log_path: str = ""
 
 
 class RequestError(FairwayError):
@@ -110,6 +118,8 @@ def problem_of(error: FairwayError) -> Problem:
         code=error.code,
         hint=error.hint,
         field=getattr(error, "field", ""),
+        log_lines=tuple(getattr(error, "log_lines", ())),
+        log_path=str(getattr(error, "log_path", "") or ""),
     )
 
 

@@ -37,8 +37,9 @@ def run(project: Project, config: DaemonConfig, *, background: bool) -> int:
     """
     from fairway.api.face import api_face
     from fairway.platform.daemon import run as run_daemon
+    from fairway.platform.services import job_and_event_services
 
-    faces: list[Face] = [api_face]
+    faces: list[Face] = [job_and_event_services, api_face]
     if background:
         log.configure(stream=sys.stderr, json=True)
     else:

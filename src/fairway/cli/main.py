@@ -38,6 +38,10 @@ COMMANDS: dict[str, dict[str, tuple[str, str, str]]] = {
     "Services": {
         "serve": ("fairway.cli.serve", "serve", "Run one service alone, such as the reverse proxy."),
     },
+    "Services": {
+        "events": ("fairway.cli.events", "events", "Publish, watch and replay events."),
+        "nginx": ("fairway.cli.nginx", "nginx", "Write the NGINX configuration of the registry."),
+    },
     "Check": {
         "validate": ("fairway.cli.validate", "validate", "Check the registry files and say what is wrong in them."),
         "doctor": ("fairway.cli.doctor", "doctor", "Say what is missing on this machine and how to get it."),

@@ -22,8 +22,9 @@ from fairway.events.consumer import GroupConsumer, GroupOptions
 from fairway.events.errors import BusClosed, EventError, EventStoreUnavailable
 from fairway.events.event import Event
 from fairway.events.handler import EventHandler
-from fairway.events.store import EventStore, open_event_store
+from fairway.events.store import DEAD_PREFIX, EventStore, open_event_store, revive
 from fairway.events.subscription import Policy, Subscription
+from fairway.events.topic import check_topic
 
 _LOG = logging.getLogger("fairway.events")
 _BATCH = 512
@@ -279,6 +280,24 @@ class EventBus:
             unlink()
             claims.cancel()
             await members.wait()
+
+    async def replay_dead(self, ctx: Context, group: str) -> int:
+        """Publish every dead letter of a group again, under its first topic, and return how many there were.
+
+        Each is published under a new id, so that it is not taken for a duplicate; the dead letters stay in the log.
+        """
+        self._check_open()
+        after, count = 0, 0
+        end = await self.store.last()
+        while batch := await self.store.read(after, _BATCH, DEAD_PREFIX + check_topic(group)):
+            for stored in batch:
+                after = stored.offset
+                if after > end:
+                    return count
+                topic, event = revive(stored)
+                await self.publish(ctx, event, topic=topic)
+                count += 1
+        return count
 
     def _check_open(self) -> None:
         if self._stop is None:

@@ -27,6 +27,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal, NamedTuple, Protocol
 
+import msgspec
+
 from fairway.events.event import Event
 
 Durability = Literal["memory", "process", "fsync", "replicated"]
@@ -211,6 +213,15 @@ def dead_letter(stored: Stored, group: str, deliveries: int, reason: str) -> tup
         partition_key=event.partition_key,
         extensions={**event.extensions, **story},
     )
+
+
+def revive(stored: Stored) -> tuple[str, Event]:
+    """Return topic and event of a dead letter as they were before, but for the id, which names this revival."""
+    letter = stored.event
+    story = ("deadtopic", "deadoffset", "deaddeliveries", "deadreason")
+    extensions = {name: value for name, value in letter.extensions.items() if name not in story}
+    event = msgspec.structs.replace(letter, id=f"{letter.id}.revived.{stored.offset}"[-500:], extensions=extensions)
+    return letter.extensions.get("deadtopic", letter.type), event
 
 
 def open_event_store(url: str) -> EventStore:

@@ -66,8 +66,18 @@ class Layout:
 
     @property
     def jobs_database(self) -> Path:
-        """The default store of jobs and events."""
+        """The default store of jobs."""
         return self.root / "jobs.db"
+
+    @property
+    def events_database(self) -> Path:
+        """The default store of events."""
+        return self.root / "events.db"
+
+    @property
+    def webhooks(self) -> Path:
+        """The registered webhooks with their secrets, 0600."""
+        return self.root / "webhooks.json"
 
     @property
     def logs(self) -> Path:

@@ -1,0 +1,216 @@
+"""Events over HTTP: publish as CloudEvents, subscribe as server-sent events that resume where they broke off."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from fairway.api.operation import Query, operation, query_flag, query_int, query_values, reply
+from fairway.api.problem import RequestError
+from fairway.api.sse import ServerSentEvent, stream
+from fairway.concurrency import background
+from fairway.events.errors import SlowSubscriber, UnknownGroup
+from fairway.events.event import Event
+from fairway.events.store import Stored
+from fairway.events.topic import check_topic, matcher
+
+if TYPE_CHECKING:
+    from fairway.events.bus import EventBus
+
+MAX_BATCH = 1000
+_BATCH = 256
+_POLICIES = ("block", "drop_oldest", "drop_newest", "disconnect")
+
+
+class Published(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of the events, in the order they came in.
+
+    Attributes:
+        ids: Their ids; an event without one was given one.
+        offsets: Where each lies in the log; a known (source, id) answers its first offset.
+        durability: What they survive by now: memory, process, fsync, replicated.
+    """
+
+    ids: list[str]
+    offsets: list[int]
+    durability: str
+
+
+class GroupView(msgspec.Struct, frozen=True, kw_only=True):
+    """A consumer group: see `fairway.events.store.GroupInfo`."""
+
+    name: str
+    pattern: str
+    cursor: int
+    waiting: int
+    leased: int
+    lag: int
+    dead: int
+
+
+class Replayed(msgspec.Struct, frozen=True, kw_only=True):
+    """How many dead letters were published again."""
+
+    replayed: int
+
+
+def routes(bus: EventBus) -> list[BaseRoute]:
+    """Return the routes of an event bus."""
+    handlers = _Handlers(bus)
+    return [
+        Route("/v1/events", handlers.subscribe, methods=["GET"]),
+        Route("/v1/events/groups", handlers.groups, methods=["GET"]),
+        Route("/v1/events/groups/{group}:replay", handlers.replay, methods=["POST"]),
+        Route("/v1/events/groups/{group}", handlers.leave, methods=["DELETE"]),
+        Route("/v1/events/{topic}", handlers.publish, methods=["POST"]),
+    ]
+
+
+class _Handlers:
+    def __init__(self, bus: EventBus) -> None:
+        self._bus = bus
+
+    @operation(
+        "Publish one event, or a batch, as CloudEvents",
+        tag="events",
+        body=dict[str, Any] | list[dict[str, Any]],
+        response=Published,
+        status=201,
+        errors=(413, 415, 422, 503),
+    )
+    async def publish(self, request: Request) -> Response:
+        topic = check_topic(request.path_params["topic"])
+        if topic.startswith("$"):
+            raise RequestError(f"Topics that start with $ are the system's own, got {topic!r}.", field="topic")
+        events = _events(request, await request.body(), topic)
+        offsets = await self._bus.publish_many(background(), [(topic, event) for event in events])
+        durability = self._bus.store.features.durability
+        return reply(Published(ids=[event.id for event in events], offsets=offsets, durability=durability), 201)
+
+    @operation(
+        "Subscribe to topics",
+        tag="events",
+        response=dict[str, Any],
+        media_type="text/event-stream",
+        query=(
+            Query("topic", str, "Topic or pattern: `orders.*`, `orders.>`; absent is `>`, everything."),
+            Query("after", int, "Replay what lies above this offset; the header Last-Event-ID counts before it."),
+            Query("since", float, "Replay from this time on, in seconds since the epoch; negative is that long ago."),
+            Query("policy", str, "For a slow client: disconnect (default), drop_oldest, drop_newest, block."),
+            Query("follow", bool, "Go on with events as they come (default); false ends at the newest one of now."),
+            Query("buffer", int, "Events that may wait unread, 1 to 10000; default 1000."),
+        ),
+        errors=(422, 503),
+    )
+    async def subscribe(self, request: Request) -> Response:
+        pattern = next(iter(query_values(request, "topic")), ">")
+        matcher(pattern)
+        policy = request.query_params.get("policy", "disconnect")
+        if policy not in _POLICIES:
+            raise RequestError(f"Expected policy {', '.join(_POLICIES)}, got {policy[:80]!r}.", field="policy")
+        after, since = _after(request), _since(request)
+        if request.query_params.get("follow") is not None and not query_flag(request, "follow"):
+            start = await self._bus.store.offset_before(since) if since is not None else after or 0
+            return stream(self._history(pattern, start, await self._bus.store.last()))
+        subscription = await self._bus.open_subscription(
+            pattern,
+            policy=policy,  # type: ignore[arg-type]  # one of the literals, checked above
+            buffer=query_int(request, "buffer", 1000, low=1, high=10_000),
+            after=after,
+            since=since,
+        )
+
+        async def events() -> AsyncIterator[ServerSentEvent]:
+            try:
+                async for stored in subscription:
+                    yield _message(stored)
+            except SlowSubscriber as error:
+                data = {"code": error.code, "detail": error.message, "offset": error.offset}
+                yield ServerSentEvent(data=data, event="fairway.disconnected", id=str(error.offset))
+            finally:
+                subscription.close()
+
+        return stream(events())
+
+    async def _history(self, pattern: str, after: int, end: int) -> AsyncIterator[ServerSentEvent]:
+        while after < end and (batch := await self._bus.store.read(after, _BATCH, pattern)):
+            for stored in batch:
+                after = stored.offset
+                if after <= end:
+                    yield _message(stored)
+
+    @operation("List the consumer groups", tag="events", response=list[GroupView], errors=(503,))
+    async def groups(self, request: Request) -> Response:
+        return reply([GroupView(**group._asdict()) for group in await self._bus.store.groups()])
+
+    @operation("Publish a group's dead letters again", tag="events", response=Replayed, errors=(404, 422, 503))
+    async def replay(self, request: Request) -> Response:
+        return reply(Replayed(replayed=await self._bus.replay_dead(background(), request.path_params["group"])))
+
+    @operation("Delete a consumer group", tag="events", status=204, errors=(404, 422, 503))
+    async def leave(self, request: Request) -> Response:
+        group = request.path_params["group"]
+        if not await self._bus.store.leave(check_topic(group)):
+            raise UnknownGroup(f"expected a consumer group, got {group!r}")
+        return reply(None)
+
+
+def _message(stored: Stored) -> ServerSentEvent:
+    data = {"topic": stored.topic, "offset": stored.offset, "event": msgspec.Raw(stored.event.encode())}
+    return ServerSentEvent(data=data, event=stored.event.type, id=str(stored.offset))
+
+
+def _events(request: Request, body: bytes, topic: str) -> list[Event]:
+    """Read structured, batched or binary CloudEvents; an event without a type gets the topic's name."""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/json" and not kind.endswith("+json"):
+        raise RequestError(
+            f"Expected Content-Type application/cloudevents+json or application/json, got {kind[:80] or 'none'!r}.",
+            code="request.unsupported",
+        )
+    try:
+        document = msgspec.json.decode(body)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise RequestError(f"The body is not JSON: {error}.", code="request.json") from None
+    if "ce-type" in request.headers:
+        attributes = {name[3:]: value for name, value in request.headers.items() if name.startswith("ce-")}
+        return [Event.decode({**attributes, "data": document})]
+    documents = document if isinstance(document, list) else [document]
+    if not 1 <= len(documents) <= MAX_BATCH:
+        raise RequestError(f"Expected 1 to {MAX_BATCH} events, got {len(documents)}.", field="$")
+    events = []
+    for number, one in enumerate(documents):
+        if not isinstance(one, dict):
+            raise RequestError(
+                f"Expected event {number} to be an object, got {type(one).__name__}.", field=f"$[{number}]"
+            )
+        events.append(Event.decode({"type": topic, **one}))
+    return events
+
+
+def _after(request: Request) -> int | None:
+    last = request.headers.get("last-event-id") or request.query_params.get("after")
+    if last is None:
+        return None
+    if not last.isascii() or not last.isdigit() or len(last) > 18:
+        raise RequestError(f"Expected an offset such as 42, got {last[:80]!r}.", field="after")
+    return int(last)
+
+
+def _since(request: Request) -> float | None:
+    text = request.query_params.get("since")
+    if text is None or "last-event-id" in request.headers or "after" in request.query_params:
+        return None
+    try:
+        since = float(text)
+    except ValueError:
+        since = float("nan")
+    if not abs(since) < 1e12:
+        raise RequestError(f"Expected since to be seconds since the epoch, got {text[:80]!r}.", field="since")
+    return since if since >= 0 else time.time() + since

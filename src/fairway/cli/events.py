@@ -1,0 +1,152 @@
+"""`fairway events`: publish, watch and replay events, look after consumer groups."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Any
+from urllib.parse import quote
+
+import click
+
+from fairway.cli import output
+from fairway.cli.client import Client
+from fairway.cli.project import current
+
+
+@click.group()
+def events() -> None:
+    """Publish and read events of the daemon's bus."""
+
+
+@events.command()
+@click.argument("topic")
+@click.argument("data", required=False)
+@click.option("--type", "kind", help="Type of the event; the topic's name by default.")
+@click.option("--id", "name", help="Id; the same id and source again is stored once.")
+@click.option("--source", default="cli", show_default=True, help="Who says so.")
+@click.option("--subject", help="What it is about.")
+@click.option("--key", help="Partition key: events with one key are handled in order.")
+@click.option("--json", "as_json", is_flag=True, help="Print the answer as JSON.")
+def publish(topic: str, data: str | None, as_json: bool, **attributes: str | None) -> None:
+    """Publish one event with DATA, JSON or else text; `-` reads it from standard input."""
+    document: dict[str, Any] = {"data": _data(data), "source": attributes["source"]}
+    for field, attribute in (("type", "kind"), ("id", "name"), ("subject", "subject"), ("partitionkey", "key")):
+        if attributes[attribute] is not None:
+            document[field] = attributes[attribute]
+    answer = Client(current()).post(f"/v1/events/{quote(topic, safe='')}", document)
+    if as_json:
+        output.as_json(answer)
+    else:
+        click.echo(f"Published as offset {answer['offsets'][0]}, id {answer['ids'][0]} ({answer['durability']}).")
+
+
+def _data(text: str | None) -> Any:
+    if text == "-":
+        text = sys.stdin.read()
+    if text is None:
+        return None
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+@events.command()
+@click.argument("pattern", default=">")
+@click.option("--after", type=click.IntRange(0), help="Begin with what lies above this offset.")
+@click.option("--since", metavar="TIME", help="Begin at a time or an age: 10m, 2h, 2026-01-31T12:00.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+def subscribe(pattern: str, after: int | None, since: str | None, as_json: bool) -> None:
+    """Show events as they are published, of the topics that match PATTERN (`orders.*`, `orders.>`).
+
+    Goes on where it was when the daemon restarts.
+    """
+    last = after
+    try:
+        while True:
+            try:
+                for item in _stream(pattern, last, since, follow=True):
+                    last = item["offset"]
+                    _show(item, as_json)
+            except Disconnected as broken:
+                last = broken.offset
+                click.echo(f"Too slow; resuming after offset {last}.", err=True)
+    except KeyboardInterrupt:
+        return
+
+
+@events.command()
+@click.argument("pattern", default=">")
+@click.option("--after", type=click.IntRange(0), help="Only what lies above this offset.")
+@click.option("--since", metavar="TIME", help="Only since a time or an age: 10m, 2h, 2026-01-31T12:00.")
+@click.option("--dead", "group", metavar="GROUP", help="Publish a consumer group's dead letters again instead.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+def replay(pattern: str, after: int | None, since: str | None, group: str | None, as_json: bool) -> None:
+    """Show past events up to now, or publish the dead letters of a group again."""
+    if group is not None:
+        answer = Client(current()).post(f"/v1/events/groups/{quote(group, safe='')}:replay")
+        if as_json:
+            output.as_json(answer)
+        else:
+            click.echo(f"Published {answer['replayed']} dead letters of {group} again.")
+        return
+    shown = 0
+    for item in _stream(pattern, after, since, follow=False):
+        _show(item, as_json)
+        shown += 1
+    if not shown and not as_json:
+        click.echo("No events.", err=True)
+
+
+@events.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def groups(as_json: bool) -> None:
+    """List the consumer groups and how far they are."""
+    found = Client(current()).get("/v1/events/groups")
+    if as_json:
+        output.as_json(found)
+    elif not found:
+        click.echo("No consumer groups.", err=True)
+    else:
+        columns = ("name", "pattern", "cursor", "lag", "waiting", "leased", "dead")
+        output.table(
+            [column.upper() for column in columns], [[str(group[column]) for column in columns] for group in found]
+        )
+
+
+class Disconnected(Exception):
+    """The daemon cut a slow reader off; it may resume after `offset`."""
+
+    def __init__(self, offset: int) -> None:
+        super().__init__(offset)
+        self.offset = offset
+
+
+def _stream(pattern: str, after: int | None, since: str | None, *, follow: bool) -> Iterator[dict[str, Any]]:
+    query: dict[str, Any] = {"topic": pattern, "follow": "true" if follow else "false"}
+    if after is not None:
+        query["after"] = after
+    elif since is not None:
+        from fairway.logs.query import parse_since
+
+        query["since"] = parse_since(since, time.time())
+    for name, data in Client(current()).stream("GET", "/v1/events", **query):
+        if name == "fairway.disconnected":
+            raise Disconnected(int(data["offset"]))
+        yield data
+
+
+def _show(item: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(item, ensure_ascii=False))
+        return
+    event = item["event"]
+    at = datetime.fromisoformat(event["time"]).astimezone().strftime("%H:%M:%S")
+    data = json.dumps(event.get("data"), ensure_ascii=False)
+    kind = "" if event["type"] == item["topic"] else f" {event['type']}"
+    line = f"{item['offset']:>6} {at} {output.paint(item['topic'], 'cyan')}{kind} {data}"
+    click.echo(output.printable(line))
