@@ -1,11 +1,14 @@
 #!/usr/bin/env python3
 """Builds, starts and serves every app of compose/app-registry: what `fairway up` does, arguments included."""
 
+import os
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "src"))
-
+root = Path(__file__).resolve().parent.parent
+own = root / ".venv" / "bin" / "python"
+if own.exists() and Path(sys.prefix) != root / ".venv":
+    os.execv(own, [str(own), __file__, *sys.argv[1:]])
 from fairway.cli.main import main
 
 main(["up", *sys.argv[1:]])
