@@ -72,7 +72,7 @@ func (c *Client) Publish(ctx context.Context, topic string, event Event) error {
 
 // Message is an event as a subscription hands it over.
 type Message struct {
-	ID    string // of the message: what LastEventID resumes after
+	ID    string // of the message, its offset: what LastEventID resumes after
 	Topic string
 	Event Event
 }
@@ -85,15 +85,23 @@ type SubscribeOptions struct {
 	OnError     func(error)   // told of what the subscription overcomes by itself
 }
 
+// ErrSlow is reported to OnError when the server cut the connection off because its buffer was full. Nothing is lost:
+// the subscription connects again and resumes.
+var ErrSlow = errors.New("events: the subscriber did not keep up and was cut off")
+
+// disconnected is the name of the server's last event to a subscriber that it cuts off.
+const disconnected = "fairway.disconnected"
+
 // Subscription hands over messages on C until its context ends or the server refuses it.
 type Subscription struct {
 	messages chan Message
 	last     atomic.Pointer[string]
-	err      error // written before messages is closed
+	since    time.Time // when the first connection was made
+	err      error     // written before messages is closed
 }
 
 // Subscribe starts a subscription. Range over C, then look at Err. It ends with ctx; a server that is down is tried
-// again for ever. Messages wait for the reader: one that does not keep up makes the server apply its policy.
+// again for ever. Messages wait for the reader; one that falls far behind is cut off by the server and resumes.
 func (c *Client) Subscribe(ctx context.Context, options SubscribeOptions) *Subscription {
 	if options.Idle <= 0 {
 		options.Idle = 60 * time.Second
@@ -155,7 +163,7 @@ func (e *droppedError) Unwrap() error { return e.err }
 
 func isTemporary(err error) bool {
 	var dropped *droppedError
-	return errors.As(err, &dropped) || rest.Temporary(err)
+	return errors.As(err, &dropped) || errors.Is(err, ErrSlow) || rest.Temporary(err)
 }
 
 // pauseAfter is the time before another connection: retry, doubled with each failure in a row up to 30 s or retry
@@ -178,7 +186,13 @@ func (s *Subscription) connect(ctx context.Context, client *Client, options Subs
 	if last := s.LastEventID(); last != "" {
 		headers["Last-Event-ID"] = last
 	}
-	answer, err := client.rest.Open(ctx, http.MethodGet, "/events?topic="+url.QueryEscape(options.Topic), nil, headers)
+	query := url.Values{"topic": {options.Topic}}
+	if s.LastEventID() == "" && !s.since.IsZero() {
+		// Connected before, but nothing came that could be resumed after: what was published since is still wanted.
+		query.Set("since", fmt.Sprintf("-%.3f", time.Since(s.since).Seconds()))
+	}
+	before := time.Now() // not after the answer: what came in between belongs to the subscription
+	answer, err := client.rest.Open(ctx, http.MethodGet, "/events?"+query.Encode(), nil, headers)
 	if err != nil {
 		if ctx.Err() != nil {
 			err = &droppedError{fmt.Errorf("no answer within %s", options.Idle)}
@@ -188,6 +202,9 @@ func (s *Subscription) connect(ctx context.Context, client *Client, options Subs
 	defer answer.Body.Close()
 	if kind := answer.Header.Get("Content-Type"); !strings.HasPrefix(kind, "text/event-stream") {
 		return false, fmt.Errorf("events: expected text/event-stream from the server, got %q", kind)
+	}
+	if s.since.IsZero() {
+		s.since = before
 	}
 	frames := newReader(answer.Body, func() { idle.Reset(options.Idle) })
 	got := false
@@ -206,11 +223,18 @@ func (s *Subscription) connect(ctx context.Context, client *Client, options Subs
 		if frame.data == "" {
 			continue
 		}
-		message := Message{ID: frame.id, Topic: frame.event}
-		if err := json.Unmarshal([]byte(frame.data), &message.Event); err != nil {
-			options.OnError(fmt.Errorf("events: message %q is no CloudEvent: %w", frame.id, err))
+		if frame.event == disconnected {
+			return got, ErrSlow
+		}
+		var envelope struct {
+			Topic string `json:"topic"`
+			Event *Event `json:"event"`
+		}
+		if err := json.Unmarshal([]byte(frame.data), &envelope); err != nil || envelope.Event == nil {
+			options.OnError(fmt.Errorf("events: expected an event with its topic in message %q, got %.80q", frame.id, frame.data))
 			continue
 		}
+		message := Message{ID: frame.id, Topic: envelope.Topic, Event: *envelope.Event}
 		idle.Stop() // the time that the reader takes is not the server's silence
 		select {
 		case s.messages <- message:

@@ -88,7 +88,8 @@ func stay(send func(string), r *http.Request) {
 }
 
 func message(id int) string {
-	return fmt.Sprintf("id: %d\nevent: orders.created\ndata: {\"specversion\":\"1.0\",\"type\":\"t\",\"data\":%d}\n\n", id, id)
+	event := fmt.Sprintf(`{"specversion":"1.0","type":"t","data":%d}`, id)
+	return fmt.Sprintf("id: %d\nevent: t\ndata: {\"topic\":\"orders.created\",\"offset\":%d,\"event\":%s}\n\n", id, id, event)
 }
 
 func TestSubscriptionResumesAfterTheLastMessage(t *testing.T) {
@@ -165,6 +166,51 @@ func TestSilentConnectionIsReplaced(t *testing.T) {
 	}
 }
 
+func TestSubscriberThatIsCutOffResumes(t *testing.T) {
+	resumed := make(chan string, 1)
+	client := connections(t,
+		func(send func(string), _ *http.Request) {
+			send("retry: 1\n\n" + message(1) + "id: 9\nevent: fairway.disconnected\ndata: {\"offset\":1}\n\n")
+		},
+		func(send func(string), r *http.Request) {
+			resumed <- r.Header.Get("Last-Event-ID")
+			send(message(2))
+			stay(send, r)
+		},
+	)
+	ctx, cancel := context.WithCancel(background)
+	defer cancel()
+	reported := make(chan error, 10)
+	s := client.Subscribe(ctx, SubscribeOptions{Topic: "a", OnError: func(err error) { reported <- err }})
+	first, second := <-s.C(), <-s.C()
+	if first.ID != "1" || second.ID != "2" {
+		t.Errorf("got %+v, %+v", first, second)
+	}
+	if got := <-resumed; got != "1" {
+		t.Errorf("resumed after %q", got)
+	}
+	if err := <-reported; !errors.Is(err, ErrSlow) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestConnectionThatDropsBeforeAnyMessageLosesNothing(t *testing.T) {
+	asked := make(chan string, 2)
+	client := connections(t,
+		func(send func(string), r *http.Request) { asked <- r.URL.Query().Get("since"); send("retry: 1\n\n") },
+		func(send func(string), r *http.Request) { asked <- r.URL.Query().Get("since"); stay(send, r) },
+	)
+	ctx, cancel := context.WithCancel(background)
+	defer cancel()
+	client.Subscribe(ctx, SubscribeOptions{Topic: "a"})
+	if got := <-asked; got != "" {
+		t.Errorf("the first connection asked for %q", got)
+	}
+	if got := <-asked; !strings.HasPrefix(got, "-0.") {
+		t.Errorf("the second connection asked for %q", got)
+	}
+}
+
 func TestWhatIsNoEventIsReportedAndSkipped(t *testing.T) {
 	client := connections(t, func(send func(string), r *http.Request) {
 		send("data: hello\n\n" + message(1))
@@ -177,7 +223,7 @@ func TestWhatIsNoEventIsReportedAndSkipped(t *testing.T) {
 	if got := <-s.C(); got.ID != "1" {
 		t.Errorf("got %+v", got)
 	}
-	if err := <-reported; !strings.Contains(err.Error(), "is no CloudEvent") {
+	if err := <-reported; !strings.Contains(err.Error(), "expected an event with its topic") {
 		t.Errorf("got %v", err)
 	}
 }

@@ -132,7 +132,8 @@ func (c *Client) Get(ctx context.Context, id int64) (Job, error) {
 	return job, err
 }
 
-// Result returns a job once it is final, or as it is after wait. Check Final.
+// Result returns a job's ID, State, and Result or Error, once it is final or as it is after wait (at most a minute).
+// Check Final.
 func (c *Client) Result(ctx context.Context, id int64, wait time.Duration) (Job, error) {
 	var job Job
 	query := "?wait=" + strconv.FormatFloat(wait.Seconds(), 'f', -1, 64) + "s"
@@ -144,8 +145,8 @@ func (c *Client) Result(ctx context.Context, id int64, wait time.Duration) (Job,
 type LeaseOptions struct {
 	Limit  int           // jobs at most, >= 1
 	Lease  time.Duration // how long they are the worker's, unless renewed
-	Wait   time.Duration // how long the server waits for the first job; 0 answers at once
-	Worker string        // name that `fairway jobs` shows
+	Wait   time.Duration // how long the server waits for the first job, at most a minute; 0 answers at once
+	Worker string        // 1 to 200 characters: who has the jobs, and whose waiting Drain ends
 }
 
 // Lease claims jobs; none is an empty list.
@@ -189,7 +190,28 @@ func (c *Client) Fail(ctx context.Context, job Lease, failure Failure) error {
 	return c.tell(ctx, job, ":fail", body)
 }
 
-// Snooze puts the job off without charging the attempt; a delay of 0 hands it back.
+// Drain makes the server answer the waiting Lease calls of a worker now, with nothing. Cancelling such a call instead
+// could lose an answer that is on its way, and its jobs would wait until their leases run out.
+func (c *Client) Drain(ctx context.Context, worker string) error {
+	return c.rest.Call(ctx, http.MethodPost, "/jobs:drain", map[string]string{"worker": worker}, nil, 0)
+}
+
+// Release hands the job back: it is available at once, and the attempt is not charged.
+func (c *Client) Release(ctx context.Context, job Lease) error {
+	return c.tell(ctx, job, ":release", map[string]any{"fence": job.Fence})
+}
+
+// Stop confirms that the handler has ended because the job was cancelled.
+func (c *Client) Stop(ctx context.Context, job Lease) error {
+	return c.tell(ctx, job, ":stop", map[string]any{"fence": job.Fence})
+}
+
+// Progress notes how far the job is, 0.0 to 1.0. It does not renew the lease. ErrCancelled tells the handler to stop.
+func (c *Client) Progress(ctx context.Context, job Lease, value float64, note string) error {
+	return c.tell(ctx, job, ":progress", map[string]any{"fence": job.Fence, "value": value, "note": note})
+}
+
+// Snooze puts the job off without charging the attempt.
 func (c *Client) Snooze(ctx context.Context, job Lease, delay time.Duration) error {
 	return c.tell(ctx, job, ":snooze", map[string]any{"fence": job.Fence, "delay_s": delay.Seconds()})
 }

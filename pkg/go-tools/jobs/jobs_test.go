@@ -126,6 +126,10 @@ func TestLeaseAndVerdicts(t *testing.T) {
 		exchange{"POST", "/jobs/7:complete", `{"fence":3,"result":null}`, 409, lost},
 		exchange{"POST", "/jobs/7:fail", `{"fence":3,"error":"no","retry":true,"retry_in_s":0.5}`, 200, `{"verdict":"lost"}`},
 		exchange{"POST", "/jobs/7:snooze", `{"fence":3,"delay_s":2}`, 200, `{"verdict":"ok"}`},
+		exchange{"POST", "/jobs/7:release", `{"fence":3}`, 200, `{"verdict":"ok"}`},
+		exchange{"POST", "/jobs/7:stop", `{"fence":3}`, 200, `{"verdict":"ok"}`},
+		exchange{"POST", "/jobs/7:progress", `{"fence":3,"value":0.5,"note":"half"}`, 200, `{"verdict":"cancel"}`},
+		exchange{"POST", "/jobs:drain", `{"worker":"w"}`, 200, `{"ended":1}`},
 	)
 	leased, err := client.Lease(background, "q", LeaseOptions{2, 30 * time.Second, 10 * time.Second, "w"})
 	if err != nil || len(leased) != 1 || leased[0].Fence != 3 || string(leased[0].Args) != "[1]" {
@@ -139,6 +143,10 @@ func TestLeaseAndVerdicts(t *testing.T) {
 		{client.Complete(background, job, nil), ErrLeaseLost},
 		{client.Fail(background, job, Failure{Error: "no", RetryIn: &half}), ErrLeaseLost},
 		{client.Snooze(background, job, 2*time.Second), nil},
+		{client.Release(background, job), nil},
+		{client.Stop(background, job), nil},
+		{client.Progress(background, job, 0.5, "half"), ErrCancelled},
+		{client.Drain(background, "w"), nil},
 	} {
 		if !errors.Is(got.err, got.want) {
 			t.Errorf("%d: got %v, want %v", i, got.err, got.want)

@@ -53,7 +53,7 @@ type WorkerConfig struct {
 	Lease       time.Duration // renewed at a third of it; default 30 s
 	Poll        time.Duration // how long the server waits for a job; default 10 s
 	Drain       time.Duration // how long running jobs may take once Run's context has ended; default 8 s
-	Name        string        // default host name and process id
+	Name        string        // unique among workers; default host name, process id and a random number
 	OnError     func(error)   // told what the worker overcomes by itself, such as an unreachable server
 }
 
@@ -88,7 +88,7 @@ func NewWorker(client *Client, config WorkerConfig) *Worker {
 		if err != nil {
 			host = "unknown"
 		}
-		config.Name = fmt.Sprintf("%s-%d", host, os.Getpid())
+		config.Name = fmt.Sprintf("%.150s-%d-%08x", host, os.Getpid(), rand.Uint32())
 	}
 	if config.OnError == nil {
 		config.OnError = func(error) {}
@@ -120,9 +120,7 @@ func (w *Worker) Run(ctx context.Context) error {
 		for free < cap(slots) && tryTake(slots) {
 			free++
 		}
-		leased, err := w.client.Lease(ctx, w.config.Queue, LeaseOptions{
-			Limit: free, Lease: w.config.Lease, Wait: w.config.Poll, Worker: w.config.Name,
-		})
+		leased, err := w.lease(ctx, free)
 		for _, job := range leased {
 			running.Add(1)
 			go func(job Lease) {
@@ -157,6 +155,32 @@ func (w *Worker) Run(ctx context.Context) error {
 		<-drained
 	}
 	return refused
+}
+
+// lastAnswer is how long a waiting lease call may take to be answered once Run's context has ended.
+const lastAnswer = 2 * time.Second
+
+// lease leases up to free jobs. Where ctx ends meanwhile, the server is asked to answer now: what it answers is ours.
+func (w *Worker) lease(ctx context.Context, free int) ([]Lease, error) {
+	waiting, abandon := context.WithCancel(context.WithoutCancel(ctx))
+	defer abandon()
+	ended := context.AfterFunc(ctx, func() {
+		bounded, done := context.WithTimeout(waiting, lastAnswer)
+		defer done()
+		if err := w.client.Drain(bounded, w.config.Name); err != nil {
+			if waiting.Err() == nil {
+				w.config.OnError(fmt.Errorf("draining: %w", err))
+			}
+			abandon()
+			return
+		}
+		<-bounded.Done() // the answer ends the wait, through abandon
+		abandon()
+	})
+	defer ended()
+	return w.client.Lease(waiting, w.config.Queue, LeaseOptions{
+		Limit: free, Lease: w.config.Lease, Wait: w.config.Poll, Worker: w.config.Name,
+	})
 }
 
 func tryTake(slots chan<- struct{}) bool {
@@ -248,7 +272,9 @@ func (w *Worker) record(job Lease, result any, err, cause error) {
 	switch {
 	case err == nil:
 	case errors.Is(cause, ErrStopping):
-		say = func() error { return w.client.Snooze(ctx, job, 0) }
+		say = func() error { return w.client.Release(ctx, job) }
+	case errors.Is(cause, ErrCancelled):
+		say = func() error { return w.client.Stop(ctx, job) }
 	case errors.As(err, &decided) && decided.snooze != nil:
 		say = func() error { return w.client.Snooze(ctx, job, *decided.snooze) }
 	case errors.As(err, &decided):

@@ -20,6 +20,7 @@ type queue struct {
 	verdict map[int64]string // of heartbeats; "" is ok
 	broken  int              // requests that are still to be answered with 503
 	arrived chan struct{}    // one for each job put
+	drained chan struct{}    // one for each drain: ends a lease call that waits
 	heard   chan string      // such as "complete 7 {"fence":1,…}"
 	beats   chan int64
 }
@@ -27,7 +28,7 @@ type queue struct {
 func newQueue(t *testing.T) (*queue, *Client) {
 	t.Helper()
 	q := &queue{
-		verdict: map[int64]string{}, arrived: make(chan struct{}, 1000),
+		verdict: map[int64]string{}, arrived: make(chan struct{}, 1000), drained: make(chan struct{}, 1000),
 		heard: make(chan string, 1000), beats: make(chan int64, 1000),
 	}
 	server := httptest.NewServer(q)
@@ -79,10 +80,16 @@ func (q *queue) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if strings.HasSuffix(path, ":lease") {
 		select {
 		case <-q.arrived:
+		case <-q.drained:
 		case <-r.Context().Done():
 			return
 		}
 		_ = json.NewEncoder(w).Encode(map[string]any{"jobs": q.take(1)})
+		return
+	}
+	if path == "/jobs:drain" {
+		q.drained <- struct{}{}
+		_, _ = w.Write([]byte(`{"ended":1}`))
 		return
 	}
 	var id int64
@@ -214,7 +221,7 @@ func TestHeartbeatsRenewAndStopTheHandler(t *testing.T) {
 				t.Errorf("got %v", got)
 			}
 			if verdict == "cancel" {
-				if got := <-q.heard; !strings.HasPrefix(got, "fail 5") {
+				if got := <-q.heard; got != `stop 5 {"fence":1}` {
 					t.Errorf("got %s", got)
 				}
 			} else if err := <-reported; !errors.Is(err, ErrLeaseLost) { // and nothing is said to the server
@@ -279,7 +286,44 @@ func TestStopHandsBackWhatOutlastsTheDrain(t *testing.T) {
 	if err := stop(); err != nil {
 		t.Error(err)
 	}
-	if got := <-q.heard; got != `snooze 1 {"delay_s":0,"fence":1}` {
+	if got := <-q.heard; got != `release 1 {"fence":1}` {
+		t.Errorf("got %s", got)
+	}
+}
+
+func TestStopTakesWhatTheServerHasAlreadyLeased(t *testing.T) {
+	asked, answered := make(chan struct{}), make(chan struct{})
+	settled := make(chan string, 1)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case strings.HasSuffix(r.URL.Path, ":lease"):
+			close(asked)
+			<-answered // the job is leased while the worker is told to stop
+			_ = json.NewEncoder(w).Encode(map[string]any{"jobs": []Lease{lease(1, "k")}})
+		case strings.HasSuffix(r.URL.Path, ":drain"):
+			close(answered)
+			_, _ = w.Write([]byte(`{"ended":0}`))
+		default:
+			settled <- r.URL.Path
+			_, _ = w.Write([]byte(`{"verdict":"ok"}`))
+		}
+	}))
+	defer server.Close()
+	client, err := New(server.URL, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := NewWorker(client, WorkerConfig{})
+	w.Handle("k", func(context.Context, Lease) (any, error) { return nil, nil })
+	ctx, cancel := context.WithCancel(background)
+	ended := make(chan error, 1)
+	go func() { ended <- w.Run(ctx) }()
+	<-asked
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	if got := <-settled; got != "/v1/jobs/1:complete" {
 		t.Errorf("got %s", got)
 	}
 }
