@@ -297,6 +297,11 @@ class _Jobs:
         jobs = [_in_queue(job, queue, f"jobs[{n}].queue") for n, job in enumerate(asked.jobs)]
         return await self.service.enqueue(jobs, asked.batch)
 
+    async def enqueue_mixed(self, _path: dict[str, Any], data: bytes, _receive: Receive) -> Enqueued:
+        """Store jobs of several queues, all or none; each names its own."""
+        asked: NewJobs = _body(data, NewJobs)
+        return await self.service.enqueue(asked.jobs, asked.batch)
+
     @operation(
         "List jobs",
         tag="jobs",
@@ -562,6 +567,7 @@ class _Jobs:
         hot = {
             "/v1/queues/{queue}/jobs": (self.enqueue, "Enqueue a job", NewJob, Enqueued, 201),
             "/v1/queues/{queue}/jobs:batch": (self.enqueue_many, "Enqueue several jobs", NewJobs, Enqueued, 201),
+            "/v1/jobs:batch": (self.enqueue_mixed, "Enqueue jobs of several queues", NewJobs, Enqueued, 201),
             "/v1/queues/{queue}:lease": (self.lease, "Lease jobs of a queue", LeaseRequest, Leased, 200),
             "/v1/jobs:lease": (self.lease_from, "Lease jobs of several queues", LeaseFromRequest, Leased, 200),
             "/v1/jobs:heartbeat": (self.heartbeats, "Renew leases", HeartbeatsRequest, Verdicts, 200),

@@ -8,9 +8,11 @@ its note of it leaves nothing behind but a second enqueue that finds the key tak
 from __future__ import annotations
 
 import asyncio
+import math
 import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
+from itertools import islice
 from zoneinfo import ZoneInfo
 
 import msgspec
@@ -28,25 +30,37 @@ _REFRESH_S = 15.0  # how soon a schedule that another process stored is noticed
 _KEY_DAYS = 40.0
 
 
-def ticks_after(schedule: Schedule, after: float) -> Iterator[float]:
-    """Yield the schedule's ticks later than `after`, ascending, Unix times."""
+def next_tick(schedule: Schedule, after: float) -> float:
+    """Return the schedule's first tick later than `after`, a Unix time; infinity where none comes any more."""
     if schedule.every_s is not None:
-        n = int(after // schedule.every_s) + 1
-        while True:
+        return (after // schedule.every_s + 1) * schedule.every_s
+    return next((tick for tick in _cron(schedule, after) if tick > after), math.inf)
+
+
+def ticks_back(schedule: Schedule, until: float) -> Iterator[float]:
+    """Yield the schedule's ticks at or before `until`, descending: how far back, the reader decides."""
+    if schedule.every_s is not None:
+        n = int(until // schedule.every_s)
+        while n > 0:
             yield n * schedule.every_s
-            n += 1
+            n -= 1
+    else:
+        yield from (tick for tick in _cron(schedule, until + 1.0, reverse=True) if tick <= until)
+
+
+def _cron(schedule: Schedule, start: float, reverse: bool = False) -> Iterator[float]:
     from cronsim import CronSim
 
     assert schedule.cron is not None
-    start = datetime.fromtimestamp(after, UTC).astimezone(ZoneInfo(schedule.tz))
-    for moment in CronSim(schedule.cron, start):
-        tick = moment.timestamp()
-        if tick > after:
-            yield tick
+    moment = datetime.fromtimestamp(start, UTC).astimezone(ZoneInfo(schedule.tz))
+    for tick in CronSim(schedule.cron, moment, reverse=reverse):
+        yield tick.timestamp()
 
 
-def due_ticks(status: ScheduleStatus, now: float, started_at: float) -> tuple[list[float], float]:
-    """Return the ticks to fire at `now`, ascending, and the time of the next one.
+def due_ticks(status: ScheduleStatus, now: float, started_at: float) -> list[float]:
+    """Return the ticks to fire at `now`, ascending, `MAX_CATCH_UP` at most.
+
+    The work is bounded however long nothing ran: ticks are read from the newest back.
 
     Args:
         status: The schedule and its last tick.
@@ -54,23 +68,17 @@ def due_ticks(status: ScheduleStatus, now: float, started_at: float) -> tuple[li
         started_at: When this scheduler began to watch: what lies before it was missed, and `catch_up` says what
             becomes of that.
     """
-    schedule = status.schedule
     last = status.created_at if status.last_tick is None else max(status.last_tick, status.created_at)
-    missed: list[float] = []
-    fresh: list[float] = []
-    upcoming = float("inf")
-    for tick in ticks_after(schedule, last):
-        if tick > now:
-            upcoming = tick
+    due: list[float] = []
+    for tick in islice(ticks_back(status.schedule, now), MAX_CATCH_UP):
+        missed = tick <= started_at
+        if tick <= last or (missed and status.schedule.catch_up == "skip"):
             break
-        (missed if tick <= started_at else fresh).append(tick)
-        if len(missed) > 2 * MAX_CATCH_UP:
-            missed = missed[-MAX_CATCH_UP:]
-    if schedule.catch_up == "skip":
-        missed = []
-    elif schedule.catch_up == "last":
-        missed = missed[-1:] if not fresh else []
-    return missed[-MAX_CATCH_UP:] + fresh[-MAX_CATCH_UP:], upcoming
+        due.append(tick)
+        if missed and status.schedule.catch_up == "last":
+            due = due[:-1] or due
+            break
+    return due[::-1]
 
 
 def job_of(schedule: Schedule, tick: float) -> NewJob:
@@ -134,17 +142,17 @@ class Scheduler:
     async def fire(self, started_at: float) -> float:
         """Enqueue what is due now; return the time of the next tick, or infinity."""
         now = self._clock.time()
-        upcoming = float("inf")
+        upcoming = math.inf
         for status in await self._store.schedules():
             if status.schedule.paused:
                 continue
-            ticks, following = due_ticks(status, now, started_at)
-            upcoming = min(upcoming, following)
+            ticks = due_ticks(status, now, started_at)
+            upcoming = min(upcoming, next_tick(status.schedule, now))
             if ticks:
                 await self._enqueue(status.schedule, ticks)
         return upcoming
 
-    async def _enqueue(self, schedule: Schedule, ticks: Iterable[float]) -> None:
+    async def _enqueue(self, schedule: Schedule, ticks: Sequence[float]) -> None:
         jobs = [job_of(schedule, tick) for tick in ticks]
         answer = await self._store.enqueue(jobs)
         self.fired += len(set(answer.ids) - set(answer.duplicates))

@@ -32,11 +32,12 @@ class JobService:
         self._scheduler: Scheduler | None = None
         self._schedules: asyncio.Task[None] | None = None
         self._waiting: dict[str, set[asyncio.Task[list[Lease]]]] = {}
+        self._draining = False
 
     async def open(self) -> None:
         """Open the store and fire its schedules from now on. Raises `StoreUnavailable`."""
         await self.store.open()
-        self._scheduler = Scheduler(self.store)
+        self._scheduler = Scheduler(self.store, self.store.options.clock)
         self._schedules = asyncio.create_task(self._scheduler.run(), name="job-schedules")
 
     async def close(self) -> None:
@@ -45,9 +46,14 @@ class JobService:
         if task is not None:
             task.cancel()
             await asyncio.wait((task,))
+        self.drain()
+        await self.store.close()
+
+    def drain(self) -> None:
+        """Answer all waiting claims with nothing, and let none wait any more: the server is about to stop."""
+        self._draining = True
         for worker in list(self._waiting):
             self.end_claims(worker)
-        await self.store.close()
 
     async def __aenter__(self) -> JobService:
         await self.open()
@@ -87,7 +93,7 @@ class JobService:
     async def claim(self, queues: Sequence[str], limit: int, lease_s: float, worker: str, wait_s: float) -> list[Lease]:
         """`Store.claim`, which `end_claims` of the same worker ends with an empty list."""
         leases = await self.store.claim(queues, limit, lease_s, worker)
-        if leases or wait_s <= 0:
+        if leases or wait_s <= 0 or self._draining:
             return leases
         task = asyncio.ensure_future(self.store.claim(queues, limit, lease_s, worker, wait_s))
         waiting = self._waiting.setdefault(worker, set())

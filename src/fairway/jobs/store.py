@@ -259,7 +259,7 @@ def open_store(url: str, options: StoreOptions | None = None) -> Store:
 
     Args:
         url: ``memory://``, ``sqlite:///relative.db``, ``sqlite:////absolute.db`` or ``redis://host:port/0`` (also
-            ``rediss://``, ``unix://``).
+            ``rediss://``, ``unix://``), or ``http://host:port`` of a Fairway daemon that keeps the store.
         options: Bounds, or None for the defaults.
 
     Raises:
@@ -279,7 +279,11 @@ def open_store(url: str, options: StoreOptions | None = None) -> Store:
         from fairway.jobs.stores.redis import RedisStore
 
         return RedisStore.from_url(url, options)
+    if scheme in {"http", "https", "http+unix"}:
+        from fairway.jobs.client import HttpStore
+
+        return HttpStore(url, options)
     raise JobError(
-        f"expected a store URL that starts with memory://, sqlite:/// or redis://, got {url!r}",
+        f"expected a store URL that starts with memory://, sqlite:///, redis:// or http://, got {url!r}",
         code="jobs.store_url",
     )

@@ -22,6 +22,7 @@ from contextlib import asynccontextmanager, suppress
 from msgspec import Struct, field
 
 from fairway.concurrency import Chan, Closed, Context, background, with_cancel
+from fairway.jobs.client import HttpStore
 from fairway.jobs.errors import InvalidJob, JobError, StoreUnavailable
 from fairway.jobs.heartbeat import Heartbeat
 from fairway.jobs.job import Lease, Outcome, Released, Verdict
@@ -146,6 +147,7 @@ class Worker:
             raise
         finally:
             self._draining = True
+            await self._end_claims(fetcher)
             await _end(fetcher, schedules)
             await self._drain(jobs, outcomes, runners, grace)
             outcomes.close()
@@ -160,6 +162,16 @@ class Worker:
         for ended in (fetcher, schedules, *runners):
             if not ended.cancelled() and ended.exception() is not None:
                 raise ended.exception() or AssertionError("an exception that vanished")
+
+    async def _end_claims(self, fetcher: asyncio.Task[None]) -> None:
+        """Have a store behind HTTP answer the waiting claim: cancelling it here could leave a lease unseen there."""
+        if isinstance(self._store, HttpStore) and not fetcher.done():
+            try:
+                await self._store.end_claims(self.name)
+            except (JobError, OSError) as error:
+                self._log.warning("cannot end the waiting claim", error=str(error))
+            else:
+                await asyncio.wait((fetcher,), timeout=2.0)
 
     async def _drain(
         self, jobs: Chan[Lease], outcomes: Chan[Outcome], runners: list[asyncio.Task[None]], grace: float
@@ -227,7 +239,7 @@ class Worker:
                 pause = min(5.0, pause * 2)
                 continue
             pause = 0.1
-            if leases:
+            if leases:  # also in a drain: what was leased has to be handed back
                 for lease in leases:
                     held[lease.id] = lease.fence
                 if heartbeat.idle:
