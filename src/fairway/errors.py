@@ -22,10 +22,10 @@ class FairwayError(Exception):
 
     def __init__(self, message: str, *, code: str | None = None, hint: str | None = None) -> None:
         super().__init__(message)
-        self.message = message
+        self.message: str = message
         if code is not None:
             self.code = code
-        self.hint = self.default_hint if hint is None else hint
+        self.hint: str = self.default_hint if hint is None else hint
 
     def __str__(self) -> str:
         return self.message

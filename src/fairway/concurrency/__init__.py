@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from fairway.concurrency.binding import Binding, after_func
+from fairway.concurrency.afterfunc import after_func
+from fairway.concurrency.binding import Binding
 from fairway.concurrency.cases import Case, RecvCase, SendCase
 from fairway.concurrency.chan import Chan
 from fairway.concurrency.context import (

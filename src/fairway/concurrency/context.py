@@ -4,6 +4,8 @@ Source: Go, package ``context``. A cancel is propagated down the tree before `ca
 below gets its error, under one lock for all trees, then the done channels are closed and the hooks run. A context
 may be cancelled from any thread and read from several loops: each loop has its own done channel, which is closed
 on that loop; on it nobody can see `err()` set while the channel is still open.
+
+Size: the nodes of the tree and the one lock that they share belong together.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
 
+from fairway.concurrency.binding import Binding
 from fairway.concurrency.chan import Chan
 from fairway.concurrency.errors import Canceled, DeadlineExceeded, WrongArgument
 from fairway.concurrency.nil import nil
@@ -24,8 +27,6 @@ from fairway.concurrency.views import RecvChan
 
 if TYPE_CHECKING:
     from typing import Self
-
-    from fairway.concurrency.binding import Binding
 
 # One lock for all trees: it is held for the marking of a subtree only, never while foreign code runs.
 _tree = threading.Lock()
@@ -81,15 +82,13 @@ class Context(ABC):
                 return found
         return self.err()
 
-    def bind(self) -> Binding:
+    def bind(self) -> Binding[Context]:
         """Return a block (`async with ctx.bind():`) whose task is cancelled when the context ends.
 
         The block then raises `err()` on exit and takes its cancel of the task back. A block that is entered with
         an ended context, or left with one, raises `err()` too. Nothing is started.
         """
-        from fairway.concurrency.binding import Binding
-
-        return Binding(self)
+        return Binding(self, on_end)
 
     def _name(self) -> str:
         return type(self).__name__
@@ -203,7 +202,7 @@ class Hook:
     def __init__(self, owner: CancelContext, fn: Callable[[], None]) -> None:
         self._fn = fn
         self._owner = owner
-        self.live = True
+        self.live: bool = True
 
     def stop(self) -> bool:
         """Take the hook out; return whether that kept it from running."""

@@ -43,7 +43,7 @@ class Leaked(ConcurrencyError):
 
     def __init__(self, waiters: list[Waiter]) -> None:
         super().__init__(f"{len(waiters)} left behind:\n{_lines(waiters)}")
-        self.waiters = waiters
+        self.waiters: list[Waiter] = waiters
 
 
 @dataclass(frozen=True, slots=True)

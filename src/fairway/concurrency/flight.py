@@ -55,7 +55,7 @@ class Flight(Generic[T]):
         self._value: T | None = None
         self._error: BaseException | None = None
         self._traceback: TracebackType | None = None
-        self.finished = False
+        self.finished: bool = False
 
     @property
     def waiting(self) -> int:

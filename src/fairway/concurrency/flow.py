@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from fairway.concurrency.chan import Chan
-from fairway.concurrency.context import Context, require_context
+from fairway.concurrency.context import CancelContext, Context, require_context
 from fairway.concurrency.errgroup import ErrGroup
 from fairway.concurrency.errors import Canceled, Closed, DeadlineExceeded
 from fairway.concurrency.views import RecvView
@@ -34,9 +34,9 @@ class Stage:
 
     def __init__(self, ctx: Context) -> None:
         self.failure: Exception | None = None
-        self.seen = False
-        self.group = ErrGroup(require_context(ctx))
-        self.ctx = self.group.ctx
+        self.seen: bool = False
+        self.group: ErrGroup = ErrGroup(require_context(ctx))
+        self.ctx: CancelContext = self.group.ctx
         self._outputs: list[Chan[Any]] = []
         self._left = 0
 

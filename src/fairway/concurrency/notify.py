@@ -44,7 +44,7 @@ class SignalReceived(ConcurrencyError):
     def __init__(self, number: signal.Signals) -> None:
         description = signal.strsignal(number)
         super().__init__(f"signal received: {number.name}{f' ({description.lower()})' if description else ''}")
-        self.signal = number
+        self.signal: signal.Signals = number
 
 
 class Subscription:
@@ -60,7 +60,7 @@ class Subscription:
         if threading.current_thread() is not threading.main_thread():
             raise WrongLoop("expected the main thread for signals: Python delivers them nowhere else")
         self._fn = fn
-        self.signals = signals
+        self.signals: tuple[signal.Signals, ...] = signals
         for number in signals:
             handler = _handlers.get(number)
             if handler is None:
@@ -113,7 +113,7 @@ class NotifyContext(CancelContext):
     __slots__ = ("_subscription", "signals")
 
     def __init__(self, parent: Context, signals: tuple[signal.Signals, ...]) -> None:
-        self.signals = signals
+        self.signals: tuple[signal.Signals, ...] = signals
         """The signals that it listens to."""
         self._subscription: Subscription | None = None
         super().__init__(with_value(parent, _SIGNALS, signals), f"notify_context({', '.join(s.name for s in signals)})")

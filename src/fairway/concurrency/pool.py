@@ -18,7 +18,7 @@ from fairway.concurrency.chan import Chan
 from fairway.concurrency.context import CancelContext, Context
 from fairway.concurrency.errgroup import ErrGroup
 from fairway.concurrency.errors import Canceled, DeadlineExceeded, SendOnClosed, WrongArgument
-from fairway.concurrency.runners import Runner, make_runner
+from fairway.concurrency.runners import Runner, TaskRunner, ThreadRunner, is_coroutine_function
 from fairway.concurrency.select import select
 from fairway.concurrency.views import RecvChan
 
@@ -162,7 +162,7 @@ class WorkerPool(Generic[T, R]):
             raise WrongArgument(f"expected a number of workers that is an int >= 1, got: {workers!r}")
         if timeout is not None and not timeout > 0:
             raise WrongArgument(f"expected a timeout in seconds > 0 or None, got: {timeout!r}")
-        self._runner: Runner = make_runner(fn, mode, workers)
+        self._runner: Runner = _make_runner(fn, mode, workers)
         self._fn = fn
         self._workers = workers
         self._timeout = timeout
@@ -408,3 +408,23 @@ async def _settle(orphan: asyncio.Future[Any] | None) -> None:
     if orphan is not None:
         await asyncio.wait([orphan])
         orphan.exception()
+
+
+def _make_runner(fn: Any, mode: str, workers: int) -> Runner:
+    """Return the runner of `mode`. Raises `WrongArgument` for one that does not go with `fn`."""
+    if not callable(fn):
+        raise WrongArgument(f"expected a function for the workers, got: {fn!r}")
+    is_async = is_coroutine_function(fn)
+    if mode == "auto":
+        mode = "async" if is_async else "thread"
+    if mode not in ("async", "thread", "process"):
+        raise WrongArgument(f"expected mode 'auto', 'async', 'thread' or 'process', got: {mode!r}")
+    if is_async and mode != "async":
+        raise WrongArgument(f"expected a plain function for mode {mode!r}, got the coroutine function {fn!r}")
+    if mode == "thread":
+        return ThreadRunner(fn, workers)
+    if mode == "process":
+        from fairway.concurrency.processes import ProcessRunner
+
+        return ProcessRunner(fn, workers)
+    return TaskRunner(fn)

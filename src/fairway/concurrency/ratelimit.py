@@ -83,7 +83,7 @@ class Reservation:
         self._tokens = tokens
         self._act = act
         self._limit = limit
-        self.ok = act is not None
+        self.ok: bool = act is not None
         """Whether the limiter can provide the tokens at all."""
 
     @property

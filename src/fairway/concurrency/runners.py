@@ -14,7 +14,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
-from fairway.concurrency.errors import ConcurrencyError, WrongArgument
+from fairway.concurrency.errors import ConcurrencyError
 
 
 class WorkerDied(ConcurrencyError):
@@ -62,26 +62,6 @@ def is_coroutine_function(fn: Any) -> bool:
     while isinstance(fn, functools.partial):
         fn = fn.func
     return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(type(fn).__call__)
-
-
-def make_runner(fn: Any, mode: str, workers: int) -> Runner:
-    """Return the runner of `mode`. Raises `WrongArgument` for one that does not go with `fn`."""
-    if not callable(fn):
-        raise WrongArgument(f"expected a function for the workers, got: {fn!r}")
-    is_async = is_coroutine_function(fn)
-    if mode == "auto":
-        mode = "async" if is_async else "thread"
-    if mode not in ("async", "thread", "process"):
-        raise WrongArgument(f"expected mode 'auto', 'async', 'thread' or 'process', got: {mode!r}")
-    if is_async and mode != "async":
-        raise WrongArgument(f"expected a plain function for mode {mode!r}, got the coroutine function {fn!r}")
-    if mode == "thread":
-        return ThreadRunner(fn, workers)
-    if mode == "process":
-        from fairway.concurrency.processes import ProcessRunner
-
-        return ProcessRunner(fn, workers)
-    return TaskRunner(fn)
 
 
 class TaskRunner:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, ParamSpec
 
 from fairway.concurrency.debug import check_asleep
+from fairway.concurrency.errors import WrongLoop
 
 P = ParamSpec("P")
 
@@ -38,6 +39,10 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         """Return the virtual time, as the clock of `fairway.concurrency` on this loop."""
         return self._virtual
 
+    def jump(self, seconds: float) -> None:
+        """Let `seconds` pass at once, as if a callback had blocked the loop for so long."""
+        self._virtual += seconds
+
     def _select(self, timeout: float | None = None) -> Any:
         events = self._poll(0)
         if events or timeout == 0:
@@ -48,6 +53,18 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
             return self._poll(None)
         self._virtual += timeout
         return []
+
+
+async def elapse(seconds: float) -> None:
+    """Let virtual time pass: wait `seconds` on a `VirtualTimeLoop`, where that takes none of the machine's.
+
+    Raises:
+        WrongLoop: Another kind of loop is running, on which a test would really wait.
+    """
+    loop = asyncio.get_running_loop()
+    if not isinstance(loop, VirtualTimeLoop):
+        raise WrongLoop(f"expected a VirtualTimeLoop to let time pass on, got: {loop!r}")
+    await asyncio.sleep(seconds)
 
 
 def run_virtual(main: Coroutine[Any, Any, object]) -> None:

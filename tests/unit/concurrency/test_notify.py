@@ -24,7 +24,7 @@ from fairway.concurrency import (
     with_cause,
 )
 from fairway.concurrency.timing import now
-from fairway.testing.loop import virtual_time
+from fairway.testing.loop import elapse, virtual_time
 
 ON_BOTH_LOOPS = True
 SIGNAL, OTHER = signal.SIGUSR1, signal.SIGUSR2
@@ -158,7 +158,7 @@ async def test_hooks_run_by_order_and_together_within_one() -> None:
 
     async def stop(name: str, seconds: float) -> None:
         log.append(f"{name} starts")
-        await asyncio.sleep(seconds)
+        await elapse(seconds)
         log.append(f"{name} ends")
 
     async with Shutdown(background(), grace=10) as sd:
@@ -183,7 +183,7 @@ async def test_one_deadline_for_all_and_every_outcome_reported(caplog: pytest.Lo
 
     async def hang(name: str) -> None:
         try:
-            await asyncio.sleep(1000)
+            await elapse(1000)
         finally:
             cleaned.append(name)
 
@@ -193,7 +193,7 @@ async def test_one_deadline_for_all_and_every_outcome_reported(caplog: pytest.Lo
     start = now()
     with caplog.at_level(logging.ERROR):
         async with Shutdown(grace=5) as sd:
-            sd.hook("quick", asyncio.sleep, 1, order=1)
+            sd.hook("quick", elapse, 1, order=1)
             sd.hook("broken", broken, order=1)
             sd.hook("hangs", hang, "hangs", order=2)
             sd.hook("never", hang, "never", order=3)
@@ -215,7 +215,7 @@ async def test_a_hook_that_ignores_its_cancel_is_given_up() -> None:
         until = now() + 100
         while now() < until:
             try:
-                await asyncio.sleep(until - now())
+                await elapse(until - now())
             except asyncio.CancelledError:
                 continue
 
@@ -224,7 +224,7 @@ async def test_a_hook_that_ignores_its_cancel_is_given_up() -> None:
         sd.hook("stubborn", stubborn)
     assert now() - start == pytest.approx(6), "the grace and a second"
     assert isinstance(sd.report[0][1], DeadlineExceeded)
-    await asyncio.sleep(200)
+    await elapse(200)
 
 
 @virtual_time
@@ -238,7 +238,7 @@ async def test_hooks_run_when_the_block_fails_or_is_cancelled() -> None:
 
     async def main() -> None:
         async with Shutdown() as sd:
-            sd.hook("b", asyncio.sleep, 1)
+            sd.hook("b", elapse, 1)
             sd.hook("c", ran.append, "cancelled", order=1)
             await sd.wait()
 
@@ -265,7 +265,7 @@ async def test_a_cancel_while_hooks_run_forces() -> None:
 
     start = now()
     task = asyncio.create_task(main())
-    await asyncio.sleep(1)
+    await elapse(1)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task

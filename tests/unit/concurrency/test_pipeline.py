@@ -30,7 +30,7 @@ from fairway.concurrency import (
     with_cancel,
 )
 from fairway.concurrency.timing import now
-from fairway.testing.loop import virtual_time
+from fairway.testing.loop import elapse, virtual_time
 
 
 def source(values: Iterable[Any]) -> Chan[Any]:
@@ -69,7 +69,7 @@ async def test_pipeline_maps_in_order_from_any_source() -> None:
 @virtual_time
 async def test_stages_work_at_the_same_time() -> None:
     async def slow(x: int) -> int:
-        await asyncio.sleep(1)
+        await elapse(1)
         return x
 
     start = now()
@@ -120,11 +120,11 @@ async def test_batch_by_size_by_time_and_at_the_end() -> None:
         out = batch(background(), ch, 3, timeout=5)
         start = now()
         await ch.send(1)
-        await asyncio.sleep(2)
+        await elapse(2)
         await ch.send(2)
         assert await out.recv() == [1, 2]
         assert now() - start == pytest.approx(5), "counted from the first value"
-        await asyncio.sleep(100)
+        await elapse(100)
         assert out.try_recv() is None, "no batch is empty"
         for i in (3, 4, 5):
             await ch.send(i)
@@ -155,7 +155,7 @@ def test_the_end_of_the_context_ends_everything(kind: str) -> None:
             ctx = with_cancel(background())
             outs = make(ctx)
             receivers = [asyncio.create_task(collect(out)) for out in outs]
-            await asyncio.sleep(1)
+            await elapse(1)
             ctx.cancel()
             assert await asyncio.gather(*receivers) == [[] for _ in outs]
             assert [await collect(out) for out in make(ctx)] == [[] for _ in outs], "of an ended context, at once"
@@ -226,7 +226,7 @@ async def test_a_flow_as_a_block_stops_its_tasks() -> None:
 async def test_a_failure_that_nobody_receives_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.ERROR):
         out: Any = pipeline(background(), [2], fail_at_two)
-        await asyncio.sleep(1)
+        await elapse(1)
         del out
         gc.collect()
     assert "a pipeline failed and nobody received its end: ValueError('two')" in caplog.text

@@ -26,11 +26,11 @@ from fairway.concurrency import (
     with_timeout,
 )
 from fairway.concurrency.timing import now
-from fairway.testing.loop import virtual_time
+from fairway.testing.loop import elapse, virtual_time
 
 
 async def slow_square(x: int) -> int:
-    await asyncio.sleep(10 - x)
+    await elapse(10 - x)
     return x * x
 
 
@@ -50,7 +50,7 @@ async def test_never_more_at_once_than_workers() -> None:
     async def work(_: int) -> None:
         active[0] += 1
         active[1] = max(active)
-        await asyncio.sleep(1)
+        await elapse(1)
         active[0] -= 1
 
     start = now()
@@ -67,7 +67,7 @@ async def test_failures_and_timeouts_are_values() -> None:
     async def work(x: float) -> float:
         if x == 2:
             raise ValueError("two")
-        await asyncio.sleep(x)
+        await elapse(x)
         return x
 
     async with WorkerPool(work, 2, timeout=5, ordered=True) as pool:
@@ -169,14 +169,14 @@ async def test_a_failing_block_cancels_the_pool() -> None:
 
     async def work(_: int) -> None:
         try:
-            await asyncio.sleep(1000)
+            await elapse(1000)
         finally:
             ended.append("cancelled")
 
     with pytest.raises(KeyError):  # noqa: PT012  # a block inside a block
         async with WorkerPool(work, 1) as pool:
             await pool.publish(1)
-            await asyncio.sleep(1)
+            await elapse(1)
             raise KeyError("block")
     assert ended == ["cancelled"]
     assert isinstance(pool.ctx.cause(), KeyError)

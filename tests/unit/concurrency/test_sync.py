@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from fairway.concurrency import Chan, Deadlock, NegativeWaitGroup, Once, WaitGroup, WrongArgument, once_func, once_value
-from fairway.testing.loop import virtual_time
+from fairway.testing.loop import elapse, virtual_time
 
 
 async def fail(message: str) -> None:
@@ -88,7 +88,7 @@ async def test_wait_group_go() -> None:
     wg.go(seen.append, 1)
 
     async def later() -> None:
-        await asyncio.sleep(1)
+        await elapse(1)
         seen.append(2)
 
     wg.go(later)
@@ -118,7 +118,7 @@ async def test_several_failures_are_a_group_and_cancel_no_sibling() -> None:
     done = []
 
     async def sibling() -> None:
-        await asyncio.sleep(1)
+        await elapse(1)
         done.append(1)
 
     wg.go(fail, "one")
@@ -135,7 +135,7 @@ async def test_several_failures_are_a_group_and_cancel_no_sibling() -> None:
 async def test_failures_before_and_after_a_zero_are_both_raised() -> None:
     wg = WaitGroup()
     wg.go(fail, "one")
-    await asyncio.sleep(1)
+    await elapse(1)
     assert wg.statistics().count == 0
     wg.go(fail, "two")
     with pytest.raises(ExceptionGroup):
@@ -148,7 +148,7 @@ async def test_a_failure_that_nobody_waits_for_goes_to_the_loop() -> None:
     asyncio.get_running_loop().set_exception_handler(lambda _loop, context: told.append(context))
     wg = WaitGroup()
     wg.go(fail, "unseen")
-    await asyncio.sleep(1)
+    await elapse(1)
     del wg
     gc.collect()
     assert [str(context["exception"]) for context in told] == ["unseen"]
@@ -165,7 +165,7 @@ async def test_a_cancelled_waiter_leaves_and_a_task_cancelled_before_its_first_s
     with pytest.raises(asyncio.CancelledError):
         await waiter
     assert wg.statistics().waiters == 0
-    wg.go(asyncio.sleep, 5)
+    wg.go(elapse, 5)
     task = next(task for task in asyncio.all_tasks() if "WaitGroup.go" in task.get_name())
     task.cancel()
     wg.done()
@@ -193,7 +193,7 @@ async def test_once() -> None:
     counter = []
 
     async def run() -> None:
-        await asyncio.sleep(1)
+        await elapse(1)
         counter.append(1)
 
     async def do() -> None:
@@ -204,7 +204,7 @@ async def test_once() -> None:
     wg = WaitGroup()
     for _ in range(10):
         wg.go(do)
-    await asyncio.sleep(0.5)
+    await elapse(0.5)
     assert repr(once) == "<Once running>"
     await wg.wait()
     assert (repr(once), once.finished) == ("<Once done>", True)
@@ -230,7 +230,7 @@ async def test_once_gives_the_failure_to_one_and_lets_the_others_pass() -> None:
     once = Once()
 
     async def run() -> None:
-        await asyncio.sleep(1)
+        await elapse(1)
         raise ValueError("failed")
 
     outcomes = await asyncio.gather(*(once.do(run) for _ in range(3)), return_exceptions=True)
@@ -244,7 +244,7 @@ async def test_a_cancelled_first_caller_does_not_break_the_others() -> None:
 
     async def run() -> None:
         runs.append("start")
-        await asyncio.sleep(1)
+        await elapse(1)
         runs.append("end")
 
     first = asyncio.create_task(once.do(run))
@@ -262,7 +262,7 @@ async def test_the_failure_after_a_cancelled_first_caller_goes_to_the_next() -> 
     once = Once()
 
     async def run() -> None:
-        await asyncio.sleep(1)
+        await elapse(1)
         raise ValueError("failed")
 
     first = asyncio.create_task(once.do(run))
@@ -321,7 +321,7 @@ async def test_once_value_concurrently() -> None:
 
     async def compute() -> int:
         calls.append(1)
-        await asyncio.sleep(1)
+        await elapse(1)
         return len(calls)
 
     f = once_value(compute)

@@ -11,7 +11,7 @@ import pytest
 
 from fairway.concurrency import Chan, Ticker, Timer, WrongArgument, WrongLoop, after, nil, select
 from fairway.concurrency.timing import now
-from fairway.testing.loop import virtual_time
+from fairway.testing.loop import VirtualTimeLoop, elapse, virtual_time
 
 
 @virtual_time
@@ -27,7 +27,7 @@ async def test_ticker() -> None:
         await ticker.recv()
     assert now() - start == pytest.approx(30)
     ticker.stop()
-    await asyncio.sleep(20)
+    await elapse(20)
     assert ticker.try_recv() is None, "Ticker did not shut down"
 
 
@@ -36,19 +36,22 @@ async def test_ticker_keeps_one_tick_and_its_rhythm() -> None:
     """ "One pending tick": a slow receiver finds one, and the next comes when it would have come."""
     start = now()
     with Ticker(1) as ticker:
-        await asyncio.sleep(5.5)
+        await elapse(5.5)
         assert await ticker.recv() == pytest.approx(start + 1), "the first, the rest was dropped"
         assert ticker.try_recv() is None
         assert await ticker.recv() == pytest.approx(start + 6)
 
 
+@virtual_time
 async def test_ticker_skips_what_a_blocked_loop_has_missed() -> None:
-    import time
-
-    with Ticker(0.005) as ticker:
-        time.sleep(0.03)
-        await ticker.recv()
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, VirtualTimeLoop)
+    start = now()
+    with Ticker(1) as ticker:
+        loop.jump(3.5)
+        assert await ticker.recv() == pytest.approx(start + 3.5)
         assert await select(ticker.on_recv(), default=True) == (-1, None, False)
+        assert await ticker.recv() == pytest.approx(start + 4)
 
 
 @virtual_time
@@ -68,12 +71,12 @@ async def test_ticker_stop_does_not_close() -> None:
 async def test_ticker_drops_a_stale_tick() -> None:
     """Port of TestChan (asynctimerchan=0) for tickers: no stale value after stop or reset."""
     ticker = Ticker(1)
-    await asyncio.sleep(1.5)
+    await elapse(1.5)
     assert len(ticker) == 1
     ticker.stop()
     assert ticker.try_recv() is None
     ticker.reset(1)
-    await asyncio.sleep(1.5)
+    await elapse(1.5)
     start = now()
     ticker.reset(3)
     assert await ticker.recv() == pytest.approx(start + 3)
@@ -106,7 +109,7 @@ async def test_a_dropped_ticker_ends_by_itself() -> None:
     del ticker
     gc.collect()
     assert channel() is None
-    await asyncio.sleep(3)
+    await elapse(3)
     assert asyncio.get_running_loop()._scheduled == []  # type: ignore[attr-defined]
 
 
@@ -167,12 +170,12 @@ async def test_timer_stop_and_reset() -> None:
 async def test_timer_has_no_stale_value() -> None:
     """Port of TestChan (asynctimerchan=0): a value that nobody has received counts as stopped."""
     timer = Timer(1)
-    await asyncio.sleep(2)
+    await elapse(2)
     assert repr(timer) == "<Timer fired>"
     assert timer.stop() is True
     assert timer.try_recv() is None
     timer.reset(1)
-    await asyncio.sleep(2)
+    await elapse(2)
     start = now()
     assert timer.reset(3) is True
     assert await timer.recv() == pytest.approx(start + 3)
