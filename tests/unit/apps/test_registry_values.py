@@ -30,7 +30,8 @@ secrets: [API_KEY]
 replicas: 2
 depends_on: []
 health:
-  {path: /healthz, interval: 500ms, timeout: 1m30s, rise: 1, fall: 5, start_timeout: 90, conditions: ["[STATUS] == 200"]}
+  {path: /healthz, interval: 500ms, timeout: 1m30s, rise: 1, fall: 5, start_timeout: 90,
+   conditions: ["[STATUS] == 200"]}
 deploy: {strategy: recreate, grace: 0s, drain: 2.5, keep: 2, canary: {weight: 5, watch: 1m, max_latency: 300ms}}
 limits: {memory: 256M, cpus: 0.5}
 """
