@@ -33,6 +33,15 @@ STATUSES: dict[str, int] = {
     "daemon.state_dir": DENIED,
     "platform.invalid": USAGE,
     "auth": DENIED,
+    "jobs.not_found": NOT_FOUND,
+    "jobs.queue_not_found": NOT_FOUND,
+    "jobs.schedule_not_found": NOT_FOUND,
+    "jobs.invalid": USAGE,
+    "jobs.module": USAGE,
+    "jobs.store_url": USAGE,
+    "jobs.store_unavailable": UNREACHABLE,
+    "jobs.store_owned": CONFLICT,
+    "jobs.conflict": CONFLICT,
 }
 
 

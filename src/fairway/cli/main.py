@@ -37,8 +37,8 @@ COMMANDS: dict[str, dict[str, tuple[str, str, str]]] = {
     },
     "Services": {
         "serve": ("fairway.cli.serve", "serve", "Run one service alone, such as the reverse proxy."),
-    },
-    "Services": {
+        "jobs": ("fairway.cli.jobs", "jobs", "Enqueue, watch and look after jobs."),
+        "worker": ("fairway.cli.worker", "worker", "Run the tasks of a Python module."),
         "events": ("fairway.cli.events", "events", "Publish, watch and replay events."),
         "nginx": ("fairway.cli.nginx", "nginx", "Write the NGINX configuration of the registry."),
     },

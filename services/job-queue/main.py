@@ -1,0 +1,17 @@
+"""The job queue alone: `python main.py --config config.yaml`."""
+
+from fairway.cli import exits
+from fairway.cli.serve_jobs import job_queue
+
+
+def main() -> int:
+    """Run the command; errors are one sentence on stderr."""
+    try:
+        job_queue.main(standalone_mode=False)
+    except BaseException as error:
+        return exits.report(error)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
