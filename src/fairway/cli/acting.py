@@ -10,6 +10,7 @@ from fairway.cli import output
 from fairway.cli.client import Answered, Client, app_path
 from fairway.cli.progress import ProgressView
 from fairway.cli.project import current
+from fairway.cli.watching import while_drawing
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 
@@ -21,21 +22,22 @@ def act(app: str, verb: str, body: dict[str, Any] | None, as_json: bool) -> None
         FairwayError: What the daemon answered, or that none does.
     """
     client = Client(current())
-    view = None if as_json else ProgressView()
+    view = ProgressView(live=False if as_json else None)
     result: dict[str, Any] | None = None
+    problem: dict[str, Any] | None = None
     try:
-        for name, data in client.stream("POST", app_path(app, f":{verb}"), body):
-            if name == "progress" and view is not None:
+        for name, data in while_drawing(client.stream("POST", app_path(app, f":{verb}"), body), view):
+            if name == "progress" and not as_json:
                 view.update(data["app"], data["phase"], data["message"])
-                view.draw()
             elif name == "result":
                 result = data
             elif name == "problem":
-                _show_log(data)
-                raise Answered(data["detail"], code=data["code"], hint=data.get("hint", ""))
+                problem = data
     finally:
-        if view is not None:
-            view.finish()
+        view.finish()
+    if problem is not None:
+        _show_log(problem)
+        raise Answered(problem["detail"], code=problem["code"], hint=problem.get("hint", ""))
     if result is None:
         raise Answered("The daemon ended the answer without a result.", hint="`fairway logs _fairway` says why.")
     if as_json:
@@ -47,12 +49,12 @@ def act(app: str, verb: str, body: dict[str, Any] | None, as_json: bool) -> None
 def print_result(result: dict[str, Any]) -> None:
     """Print what was done, or with `--plan` what would be."""
     if result["planned"]:
-        click.echo(f"{output.paint(result['app'], bold=True)}: {result['message'] or 'would be deployed'}")
+        output.told_of(result["app"], result["message"] or "would be deployed")
         for step in result["steps"]:
             click.echo(f"  · {output.printable(step)}")
         return
     message = result["message"] or f"{result['action']} done"
-    click.echo(f"{output.paint(result['app'], bold=True)}: {output.printable(message)} ({result['seconds']:.1f} s)")
+    output.told_of(result["app"], f"{message} ({result['seconds']:.1f} s)")
 
 
 def _show_log(problem: dict[str, Any]) -> None:

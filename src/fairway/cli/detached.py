@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import os
-import queue
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -17,7 +14,7 @@ from fairway.cli import exits
 from fairway.cli.client import Client, Unreachable
 from fairway.cli.progress import ProgressView
 from fairway.cli.project import Project
-from fairway.cli.watching import failed, print_result
+from fairway.cli.watching import failed, print_result, while_drawing
 from fairway.errors import FairwayError
 
 _ANSWERS_WITHIN = 30.0
@@ -38,6 +35,7 @@ def start(project: Project, options: list[str], wanted: frozenset[str]) -> int:
         wanted: Names of the apps to wait for; empty for all.
     """
     client = Client(project)
+    began = time.time()
     if client.is_up():
         click.echo("The daemon runs already; reading the registry again.", err=True)
         client.post("/v1/registry:reload")
@@ -45,7 +43,7 @@ def start(project: Project, options: list[str], wanted: frozenset[str]) -> int:
         _spawn(project, options, client)
     _show(client)
     apps = [app for app in client.get("/v1/apps")["apps"] if not wanted or app["name"] in wanted]
-    print_result(apps, api=_api_url(options), footer="`fairway down` stops everything")
+    print_result(project, apps, api=_api_url(options), footer="`fairway down` stops everything", since=began)
     return exits.FAILED if failed(apps, wanted) else exits.OK
 
 
@@ -94,31 +92,11 @@ def _why_it_ended(log: Path, begun: int, status: int) -> FairwayError:
 def _show(client: Client) -> None:
     """Show the progress of all apps until the daemon says that it is ready."""
     view = ProgressView()
-    steps: queue.SimpleQueue[Any] = queue.SimpleQueue()
-    threading.Thread(target=_read_steps, args=(client, steps), daemon=True).start()
     try:
-        while not _is_ready(client):
-            end = time.monotonic() + 0.1
-            while (left := end - time.monotonic()) > 0:
-                try:
-                    step = steps.get(timeout=left)
-                except queue.Empty:
-                    break
-                view.update(step["app"], step["phase"], step["message"])
-            view.draw()
-        while not steps.empty():
-            step = steps.get()
+        for _name, step in while_drawing(client.stream("GET", "/v1/progress"), view, done=lambda: _is_ready(client)):
             view.update(step["app"], step["phase"], step["message"])
     finally:
         view.finish()
-
-
-def _read_steps(client: Client, steps: queue.SimpleQueue[Any]) -> None:
-    try:
-        for _name, step in client.stream("GET", "/v1/progress"):
-            steps.put(step)
-    except FairwayError:
-        return  # the daemon is gone; the main thread notices and says so
 
 
 def _is_ready(client: Client) -> bool:

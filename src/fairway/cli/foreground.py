@@ -7,8 +7,10 @@ import contextlib
 import os
 import signal
 import sys
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, TextIO
 
 import click
@@ -45,7 +47,7 @@ def run(project: Project, config: DaemonConfig, *, background: bool) -> int:
     else:
         # The terminal belongs to the progress and the table; the daemon's own lines go where `-d` puts them.
         log.configure(stream=_own_log(project), json=True)
-        faces.append(_terminal)
+        faces.append(partial(_terminal, project))
     run_daemon(config, faces)
     if not background:
         click.echo("Stopped.")
@@ -59,9 +61,9 @@ def _own_log(project: Project) -> TextIO:
 
 
 @asynccontextmanager
-async def _terminal(daemon: Services) -> AsyncIterator[None]:
+async def _terminal(project: Project, daemon: Services) -> AsyncIterator[None]:
     """A face of the daemon: progress while apps come up, then the table, then word of the end."""
-    tasks = [asyncio.create_task(_show(daemon)), asyncio.create_task(_say_goodbye(daemon))]
+    tasks = [asyncio.create_task(_show(project, daemon)), asyncio.create_task(_say_goodbye(daemon))]
     try:
         yield
     finally:
@@ -70,11 +72,12 @@ async def _terminal(daemon: Services) -> AsyncIterator[None]:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _show(daemon: Services) -> None:
+async def _show(project: Project, daemon: Services) -> None:
     """Draw progress until every app has come up or failed, print the table, then tell of later deploys line by line."""
     platform = daemon.platform
     steps = platform.subscribe()
     view = ProgressView()
+    began = time.time()
     try:
         while platform.pending():
             _take_all(steps, view)
@@ -86,7 +89,7 @@ async def _show(daemon: Services) -> None:
         wanted = daemon.config.apps
         shown = [app for app in apps if not wanted or app["name"] in wanted]
         api = f"http://{daemon.config.api_host}:{daemon.config.api_port}"
-        print_result(shown, api=api, footer="Ctrl-C stops everything")
+        print_result(project, shown, api=api, footer="Ctrl-C stops everything", since=began)
         later = ProgressView(live=False)
         async for step in steps:
             later.update(step.app, step.phase, step.message)

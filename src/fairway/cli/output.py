@@ -88,6 +88,14 @@ def printable(text: str) -> str:
     return neutralise(text.replace("\n", " "), colours=True)
 
 
+def told_of(app: str, message: str, *, colour: str | None = None) -> None:
+    """Print a message of several lines about an app, whose name comes first and once."""
+    first, *rest = message.removeprefix(f"{app}: ").splitlines() or [""]
+    click.echo(f"{paint(app, colour, bold=True)}: {printable(first)}")
+    for line in rest:
+        click.echo(f"  {printable(line)}")
+
+
 def ago(then: float | None, now: float) -> str:
     """Return how long ago a Unix time is, in the largest fitting unit: ``5s``, ``12m``, ``3h``, ``8d``; - for None."""
     if then is None:

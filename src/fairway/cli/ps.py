@@ -60,11 +60,8 @@ def print_messages(apps: list[dict[str, Any]]) -> None:
     """Print why an app is what it is, where it says so."""
     for app in apps:
         if app["message"]:
-            first, *rest = app["message"].splitlines()
             click.echo()
-            click.echo(f"{output.paint(app['name'], bold=True)}: {output.printable(first)}")
-            for line in rest:
-                click.echo(f"  {output.printable(line)}")
+            output.told_of(app["name"], app["message"])
 
 
 def print_instances(apps: list[dict[str, Any]]) -> None:

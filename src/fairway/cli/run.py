@@ -62,7 +62,10 @@ def _prepared(
     env = environment.compose(release.env, main.env, own, marker="")
     # Without a port there is nothing that these conventions could tell, and the marker is for instances only.
     env = {name: value for name, value in env.items() if name != MARKER and "$PORT" not in value}
-    return list(command), env, str(main.cwd or release.build_directory)
+    words = list(command[1:] if command[0] == "--" else command)
+    if not words:
+        raise RunError("Expected a command after --.", code="cli.usage", hint=f"`fairway run {app} -- env` is one.")
+    return words, env, str(main.cwd or release.build_directory)
 
 
 def _serving(project: Project, app: str) -> str | None:

@@ -35,8 +35,8 @@ def reverse_proxy(
     **options: float | str | Path | None,
 ) -> int:
     """Serve the door alone, without a registry, in one worker."""
-    from fairway.proxy.options import DoorOptions
+    from fairway.proxy.options import DoorOptions, split_networks
     from fairway.proxy.serve import Door, table_of
 
-    door_options = DoorOptions(listen=listen, trusted=trusted, body_bytes=body_limit, **options)  # type: ignore[arg-type]  # Click has checked them
+    door_options = DoorOptions(listen=listen, trusted=split_networks(trusted), body_bytes=body_limit, **options)  # type: ignore[arg-type]  # Click has checked them
     return Door(door_options, table_of(routes)).run()

@@ -2,28 +2,78 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from queue import Empty, SimpleQueue
+from typing import Any, TypeVar
 
 import click
 
 from fairway.cli import output
+from fairway.cli.progress import ProgressView
+from fairway.cli.project import Project
+from fairway.logs.query import Query, history
 
-SETTLED = frozenset({"running", "degraded", "failed", "stopped"})
+_REDRAW = 0.1
+_LAST_LINES = 10
+T = TypeVar("T")
 
 
-def print_result(apps: list[dict[str, Any]], *, api: str, footer: str) -> None:
-    """Print the table of URLs, why the failed ones failed, and what can be typed next."""
+def while_drawing(events: Iterable[T], view: ProgressView, *, done: Callable[[], bool] | None = None) -> Iterator[T]:
+    """Yield what a blocking iterator gives, which a thread reads, and redraw the view ten times a second meanwhile.
+
+    Args:
+        events: What is read; an error of it is raised here.
+        view: What is redrawn.
+        done: Asked ten times a second: true ends the loop once nothing waits to be yielded; None waits for the end of
+            `events`.
+    """
+    queue: SimpleQueue[tuple[T] | BaseException | None] = SimpleQueue()
+
+    def read() -> None:
+        try:
+            for event in events:
+                queue.put((event,))
+            queue.put(None)
+        except BaseException as error:
+            queue.put(error)
+
+    threading.Thread(target=read, daemon=True).start()
+    while True:
+        try:
+            item = queue.get(timeout=_REDRAW)
+        except Empty:
+            view.draw()
+            if done is not None and done():
+                return
+            continue
+        if item is None:
+            return
+        if isinstance(item, BaseException):
+            raise item
+        yield item[0]
+
+
+def print_result(project: Project, apps: list[dict[str, Any]], *, api: str, footer: str, since: float) -> None:
+    """Print the table of URLs, why the failed ones failed, and what can be typed next.
+
+    Args:
+        project: Whose apps.
+        apps: What the API says of them.
+        api: URL of the API.
+        footer: How to end it.
+        since: Unix time of the start: what a failed app has printed since then is shown.
+    """
     rows = [(app["name"], output.state(app["state"]), app["url"] or "-") for app in apps]
     click.echo()
     output.table(("APP", "STATE", "URL"), rows)
     for app in apps:
         if app["state"] in {"failed", "degraded"} and app["message"]:
             click.echo()
-            lines = app["message"].splitlines()
-            click.echo(f"{output.paint(app['name'], 'red', bold=True)}: {output.printable(lines[0])}")
-            for line in lines[1:]:
-                click.echo(f"  {output.printable(line)}")
+            output.told_of(app["name"], app["message"], colour="red")
+            query = Query(apps=frozenset({app["name"]}), since=since, tail=_LAST_LINES)
+            for line in history(project.layout.log_files(app["name"]), query):
+                click.echo(f"  {output.paint('|', dim=True)} {output.printable(line.text)}")
     click.echo()
     click.echo(output.paint(f"API {api} · `fairway logs -f` · `fairway ps` · {footer}", dim=True))
 

@@ -25,6 +25,7 @@ from fairway.logs.tail import next_data
 from fairway.logs.times import Times, load
 
 _BLOCK = 64 * 1024
+_TICK = 0.02
 
 
 class LogQueryError(FairwayError):
@@ -135,8 +136,8 @@ def to_line(file: LogFile, raw: RawLine, arrival: tuple[float, float]) -> LogLin
     """Return a raw line as a log line; a time that it tells itself counts where it lies within its arrival's bounds."""
     said = structured.read(raw.data)
     earliest, latest = arrival
-    # Half a second of slack: the app took its time before it wrote, and clocks of containers differ a little.
-    told = said.time if said.time is not None and earliest - 0.5 <= said.time <= latest else None
+    # Slack: an app takes its time before it writes, and the kernel stamps files with the clock of its last tick.
+    told = said.time if said.time is not None and earliest - 0.5 <= said.time <= latest + _TICK else None
     return LogLine(
         app=file.app,
         instance=f"{file.process}.{file.number}",
