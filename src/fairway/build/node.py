@@ -33,6 +33,11 @@ _SERVER_FRAMEWORKS = frozenset(
 _START_SCRIPTS = ("start:prod", "start:production", "start")
 _RUNNERS = ("npm", "yarn", "pnpm")
 _MAX_SCRIPT_DEPTH = 5
+# Flags of nodemon that take a value.
+_VALUED = [
+    [f]
+    for f in ("-w", "--watch", "-e", "--ext", "-i", "--ignore", "-d", "--delay", "-s", "--signal", "--config", "--cwd")
+]
 
 
 def needs(facts: Facts) -> Needs:
@@ -189,7 +194,7 @@ def _program(node: Tool, built: Built, words: list[str]) -> tuple[str, ...]:
         executed = _after_flag(arguments, ("--exec", "-x"))
         if executed:
             return _program(node, built, executed.split())
-        files = [a for a in arguments if not a.startswith("-")]
+        files = [a for at, a in enumerate(arguments) if not a.startswith("-") and arguments[at - 1 : at] not in _VALUED]
         return (node.path, *files) if files else (node.path, ".")
     found = built.programs.get(Path(name).name) if "/" not in name or ".bin/" in name else None
     if found is None:

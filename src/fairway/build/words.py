@@ -59,9 +59,9 @@ def _exec_last(line: str) -> str:
     parts = list(_OPERATOR.finditer(line))
     start = parts[-1].end() if parts else 0
     last = line[start:]
-    risky = (
-        not last or re.match(r"(?:exec|if|for|while|case|cd|\(|\{|[A-Za-z_]\w*=)", last) or re.search(r"[|()]", last)
-    )
+    compound = re.search(r"(?:^|[\s;])(?:if|then|else|fi|for|while|until|do|done|case|esac|function)(?:[\s;]|$)", line)
+    special = re.match(r"(?:exec|cd)\b|[({]|[A-Za-z_]\w*=", last) or re.search(r"[|()&]", last)
+    risky = not last or compound or special
     if risky or "'" in line[:start] or '"' in line[:start]:
         return line
     return f"{line[:start]}exec {last}"

@@ -179,7 +179,8 @@ class TestPython:
 
     @pytest.mark.parametrize(
         "text",
-        ["app = object()", "def f():\n    app = FastAPI()", "if __name__ == '__main__':\n    app = FastAPI()", "FastAPI(",
+        ["app = object()", "def f():\n    app = FastAPI()", "FastAPI(",
+         "if __name__ == '__main__':\n    app = FastAPI()",
          "print 'FastAPI'", "x = " + "(" * 300 + "FastAPI()" + ")" * 300],
     )  # fmt: skip
     def test_no_application_object(self, text: str) -> None:
@@ -195,9 +196,15 @@ class TestPython:
     @pytest.mark.parametrize(
         ("requirement", "code", "server", "argv"),
         [
-            ("fastapi\nuvicorn", FASTAPI, "uvicorn", ("/v/bin/uvicorn", "main:app", "--host", "127.0.0.1", "--port", "$PORT")),
+            (
+                "fastapi\nuvicorn", FASTAPI, "uvicorn",
+                ("/v/bin/uvicorn", "main:app", "--host", "127.0.0.1", "--port", "$PORT"),
+            ),
             ("fastapi\nhypercorn", FASTAPI, "hypercorn", ("/v/bin/hypercorn", "main:app", "--bind", "127.0.0.1:$PORT")),
-            ("flask\ngunicorn", "app = Flask(1)", "gunicorn", ("/v/bin/gunicorn", "main:app", "--bind", "127.0.0.1:$PORT")),
+            (
+                "flask\ngunicorn", "app = Flask(1)", "gunicorn",
+                ("/v/bin/gunicorn", "main:app", "--bind", "127.0.0.1:$PORT"),
+            ),
             (
                 "flask\nwaitress", "app = Flask(1)", "waitress-serve",
                 ("/v/bin/waitress-serve", "--host", "127.0.0.1", "--port", "$PORT", "main:app"),
@@ -288,17 +295,20 @@ def package(**fields: object) -> str:
     return json.dumps(fields)
 
 
+NEXT = "/b/source/node_modules/next/dist/bin/next"
+
+
 class TestNode:
     @pytest.mark.parametrize(
         ("script", "argv", "env"),
         [
             ("node server.js", ("/t/node/bin/node", "server.js"), {}),
-            ("NODE_ENV=x node --enable-source-maps a.js", ("/t/node/bin/node", "--enable-source-maps", "a.js"), {"NODE_ENV": "x"}),
+            ("NODE_ENV=x node --inspect a.js", ("/t/node/bin/node", "--inspect", "a.js"), {"NODE_ENV": "x"}),
             ("cross-env A=1 node a.js", ("/t/node/bin/node", "a.js"), {"A": "1"}),
-            ("nodemon --watch src a.js", ("/t/node/bin/node", "src", "a.js"), {}),
+            ("nodemon --watch src -e js,json a.js b", ("/t/node/bin/node", "a.js", "b"), {}),
             ("nodemon a.js", ("/t/node/bin/node", "a.js"), {}),
-            ("next start", ("/t/node/bin/node", "/b/source/node_modules/next/dist/bin/next", "start"), {}),
-            ("npx next start -p $PORT", ("/t/node/bin/node", "/b/source/node_modules/next/dist/bin/next", "start", "-p", "${PORT}"), {}),
+            ("next start", ("/t/node/bin/node", NEXT, "start"), {}),
+            ("npx next start -p $PORT", ("/t/node/bin/node", NEXT, "start", "-p", "${PORT}"), {}),
             ("npm run build && node dist/a.js", ("/t/node/bin/node", "dist/a.js"), {}),
             ("npm run serve", ("/t/node/bin/node", "served.js"), {}),
             ("yarn serve -- --x", ("/t/node/bin/node", "served.js", "--x"), {}),
@@ -404,7 +414,7 @@ class TestDotnet:
         assert dotnet.choose_project(folder({"a/Lib.csproj": library, "b/Api.csproj": self.WEB})) == "b/Api.csproj"
         assert dotnet.choose_project(folder({"Api.csproj": self.WEB, tests: self.WEB})) == "Api.csproj"
         assert dotnet.choose_project(folder({"a/Api.csproj": self.WEB, "b/Shop.csproj": self.WEB})) == "b/Shop.csproj"
-        with pytest.raises(PlanError, match="found: a/A.csproj, b/B.csproj"):
+        with pytest.raises(PlanError, match=r"found: a/A\.csproj, b/B\.csproj"):
             dotnet.choose_project(folder({"a/A.csproj": self.WEB, "b/B.csproj": self.WEB}))
 
 
@@ -413,9 +423,8 @@ class TestDocker:
         facts = folder({"Dockerfile": "FROM x\nEXPOSE 3000\n"})
         command = web(facts, Wishes(env=("API_KEY",)))
         assert "127.0.0.1:$PORT:3000" in command.argv
-        assert ("--env", "API_KEY") == command.argv[
-            command.argv.index("API_KEY") - 1 : command.argv.index("API_KEY") + 1
-        ]
+        at = command.argv.index("API_KEY")
+        assert command.argv[at - 1 : at + 1] == ("--env", "API_KEY")
         assert command.argv[-1] == f"fairway/shop:{'d' * 16}"
         assert "127.0.0.1:$PORT:$PORT" in web(folder({"Dockerfile": "CMD x --port $PORT\nEXPOSE 3000\n"})).argv
 
