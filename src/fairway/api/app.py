@@ -30,6 +30,7 @@ class Services:
         platform: `fairway.platform.Platform`: apps, deploys, releases.
         jobs: The job service of `fairway.jobs`.
         events: The event bus of `fairway.events`.
+        webhooks: `fairway.platform.webhooks.Webhooks`.
         logs: `fairway.logs.service.LogService`.
         health: `fairway.health.checker.HealthChecker`.
         metrics: `fairway.telemetry.metrics.Metrics`.
@@ -40,6 +41,7 @@ class Services:
     platform: Any = None
     jobs: Any = None
     events: Any = None
+    webhooks: Any = None
     logs: Any = None
     health: Any = None
     metrics: Any = None
@@ -52,6 +54,7 @@ MODULES: dict[str, str] = {
     "platform": "fairway.api.apps",
     "jobs": "fairway.api.jobs",
     "events": "fairway.api.events",
+    "webhooks": "fairway.api.webhooks",
     "logs": "fairway.api.logs",
     "health": "fairway.api.health",
 }

@@ -26,6 +26,7 @@ async def api_face(daemon: DaemonServices) -> AsyncIterator[tuple[str, int]]:
         logs=daemon.logs,
         jobs=daemon.extras.get("jobs"),
         events=daemon.extras.get("events"),
+        webhooks=daemon.extras.get("webhooks"),
         metrics=daemon.extras.get("metrics"),
         token=daemon.token,
         app_token=daemon.layout.app_token(),

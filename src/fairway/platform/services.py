@@ -19,7 +19,7 @@ _TRIM_EVERY = 3600.0
 
 @asynccontextmanager
 async def job_and_event_services(daemon: Services) -> AsyncIterator[None]:
-    """A face that opens what the other faces serve: `extras` gets ``jobs`` and ``events``; it comes before them.
+    """A face that opens what the other faces serve: `extras` gets ``jobs``, ``events`` and ``webhooks``.
 
     The stores are SQLite files in the state folder, or what ``FAIRWAY_JOBS_URL`` and ``FAIRWAY_EVENTS_URL`` name
     (``redis://host/0``), so that a Redis takes over without a change to any app. Events are kept for seven days, and
@@ -31,13 +31,17 @@ async def job_and_event_services(daemon: Services) -> AsyncIterator[None]:
     from fairway.events import EventBus
     from fairway.jobs.service import JobService
     from fairway.jobs.store import open_store
+    from fairway.platform.webhooks import Webhooks
 
     layout = daemon.layout
     jobs = os.environ.get("FAIRWAY_JOBS_URL") or f"sqlite:///{layout.jobs_database}"
     events = os.environ.get("FAIRWAY_EVENTS_URL") or f"sqlite:///{layout.events_database}"
-    async with JobService(open_store(jobs)) as service, EventBus(events) as bus:
-        daemon.extras["jobs"] = service
-        daemon.extras["events"] = bus
+    async with (
+        JobService(open_store(jobs)) as service,
+        EventBus(events) as bus,
+        Webhooks(service, bus, layout) as webhooks,
+    ):
+        daemon.extras.update(jobs=service, events=bus, webhooks=webhooks)
         trimming = asyncio.create_task(_trim(bus.store), name="event retention")
         try:
             yield

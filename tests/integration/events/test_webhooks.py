@@ -1,0 +1,144 @@
+"""Webhooks end to end: from an event over a job to a receiver that fails first, over a restart too."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import stat
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from fairway.concurrency import Chan, background
+from fairway.events import Event, EventBus
+from fairway.events.webhook import BlockedAddress, DeliveryFailed, Webhook, deliver, verify
+from fairway.jobs import open_store
+from fairway.jobs.service import JobService
+from fairway.platform.layout import Layout
+from fairway.platform.webhooks import QUEUE, UnknownWebhook, Webhooks
+
+pytestmark = pytest.mark.integration
+CTX = background()
+
+
+class Receiver:
+    """Answers with the next of its statuses, 200 when there are none left; keeps what came."""
+
+    def __init__(self, *statuses: str) -> None:
+        self.statuses = list(statuses)
+        self.got: Chan[tuple[dict[str, str], bytes]] = Chan(100)
+        self.port = 0
+
+    async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
+        headers = {name.lower(): value for name, value in (line.split(": ", 1) for line in head[1:] if line)}
+        body = await reader.readexactly(int(headers["content-length"]))
+        status = self.statuses.pop(0) if self.statuses else "200 OK"
+        extra = "Location: http://127.0.0.1:1/\r\n" if status.startswith("3") else ""
+        writer.write(f"HTTP/1.1 {status}\r\n{extra}Content-Length: 0\r\nConnection: close\r\n\r\n".encode())
+        await writer.drain()
+        writer.close()
+        await self.got.send((headers, body))
+
+
+@asynccontextmanager
+async def receiving(*statuses: str) -> AsyncIterator[Receiver]:
+    receiver = Receiver(*statuses)
+    server = await asyncio.start_server(receiver.handle, "127.0.0.1", 0)
+    receiver.port = server.sockets[0].getsockname()[1]
+    async with server:
+        yield receiver
+
+
+@asynccontextmanager
+async def running(folder: Path) -> AsyncIterator[tuple[Webhooks, EventBus, JobService]]:
+    layout = Layout(folder)
+    layout.create()
+    async with (
+        JobService(open_store(f"sqlite:///{layout.jobs_database}")) as jobs,
+        EventBus(f"sqlite:///{layout.events_database}") as bus,
+        Webhooks(jobs, bus, layout) as webhooks,
+    ):
+        yield webhooks, bus, jobs
+
+
+def hook(receiver: Receiver, **fields: object) -> Webhook:
+    url = f"http://127.0.0.1:{receiver.port}/hook"
+    return Webhook(**{"name": "n", "url": url, "pattern": "orders.*", "allow_private": True, **fields})
+
+
+async def joined(bus: EventBus) -> None:
+    while not await bus.store.groups():
+        await asyncio.sleep(0)
+
+
+async def test_an_event_arrives_signed_and_only_of_its_topics(tmp_path: Path) -> None:
+    async with receiving() as receiver, running(tmp_path / "s") as (webhooks, bus, _):
+        webhook = await webhooks.put(hook(receiver))
+        await joined(bus)
+        await bus.publish(CTX, Event("other", 0), topic="other")
+        await bus.publish(CTX, Event("made", {"n": 1}, id="e1"), topic="orders.eu")
+        headers, body = await receiver.got.recv()
+        verify(webhook.secret, headers, body, time.time())
+        assert json.loads(body)["data"] == {"n": 1}
+        assert headers["webhook-id"] == "n.e1"
+        assert stat.S_IMODE((tmp_path / "s" / "webhooks.json").stat().st_mode) == 0o600
+
+
+async def test_a_webhook_goes_on_after_a_restart_and_can_be_removed(tmp_path: Path) -> None:
+    async with receiving() as receiver:
+        async with running(tmp_path / "s") as (webhooks, bus, _):
+            await webhooks.put(hook(receiver))
+            await joined(bus)
+        async with EventBus(f"sqlite:///{tmp_path}/s/events.db") as bus:
+            await bus.publish(CTX, Event("made", 2), topic="orders.eu")
+        async with running(tmp_path / "s") as (webhooks, bus, _):
+            _, body = await receiver.got.recv()
+            assert json.loads(body)["data"] == 2
+            await webhooks.remove("n")
+            assert webhooks.list() == []
+            assert await bus.store.groups() == []
+            with pytest.raises(UnknownWebhook):
+                await webhooks.remove("n")
+
+
+async def test_a_failed_delivery_waits_in_the_queue_for_its_next_try(tmp_path: Path) -> None:
+    async with receiving("500 Oops") as receiver, running(tmp_path / "s") as (webhooks, bus, jobs):
+        await webhooks.put(hook(receiver))
+        await joined(bus)
+        await bus.publish(CTX, Event("made", 3), topic="orders.eu")
+        await receiver.got.recv()
+        async with asyncio.timeout(10):
+            while (await counts(jobs)).get("retryable") != 1:
+                await asyncio.sleep(0)
+
+
+async def counts(jobs: JobService) -> dict[str, int]:
+    return {name: n for queue in await jobs.store.queues() if queue.name == QUEUE for name, n in queue.counts.items()}
+
+
+@pytest.mark.parametrize("status", ["302 Found", "404 Not Found", "500 Oops"])
+async def test_whatever_is_no_success_is_a_failure_and_no_redirect_is_followed(status: str) -> None:
+    async with receiving(status) as receiver:
+        with pytest.raises(DeliveryFailed, match=status[:3]):
+            await deliver(hook(receiver).check(), Event("made"), 1)
+
+
+@pytest.mark.parametrize("host", ["localhost", "2130706433", "0x7f.1"])
+async def test_a_name_that_leads_to_this_machine_is_blocked_when_it_is_resolved(host: str) -> None:
+    async with receiving() as receiver:
+        blocked = Webhook(name="n", url=f"http://{host}:{receiver.port}/").check()
+        with pytest.raises((BlockedAddress, DeliveryFailed)) as caught:
+            await deliver(blocked, Event("made"), 1)
+        assert receiver.got.try_recv() is None
+        if host == "localhost":
+            assert isinstance(caught.value, BlockedAddress)
+
+
+async def test_nobody_listening_is_a_failure() -> None:
+    nobody = Webhook(name="n", url="http://127.0.0.1:1/", allow_private=True).check()
+    with pytest.raises(DeliveryFailed):
+        await deliver(nobody, Event("made"), 1)
