@@ -6,7 +6,7 @@ import click
 
 from fairway.cli import exits
 from fairway.cli.project import current
-from fairway.cli.stopping import stop_daemon
+from fairway.cli.stopping import stop_daemon, stop_leftovers
 
 
 @click.command()
@@ -16,6 +16,8 @@ def down(timeout: float) -> int:
     project = current()
     if stop_daemon(project, timeout):
         click.echo("Stopped.")
+    elif count := stop_leftovers(project):
+        click.echo(f"No daemon ran; stopped {count} processes that an earlier one left behind.")
     else:
         click.echo(f"Nothing runs for {project.root}.")
     return exits.OK

@@ -52,12 +52,7 @@ class Host:
     @property
     def owner(self) -> str:
         """Prefix of every marker and control group of this state folder, such as ``fairway-1a2b3c4d``."""
-        digest = hashlib.sha256(str(self.layout.root).encode()).hexdigest()[:8]
-        return f"fairway-{digest}"
-
-    def marker(self, app: str, process: str, number: int) -> str:
-        """Return the value that marks every process of one instance."""
-        return f"{self.owner}/{app}/{process}.{number}"
+        return self.layout.owner
 
 
 def fixed_port(app: AppSpec, release: Release) -> int | None:

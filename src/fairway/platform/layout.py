@@ -120,6 +120,12 @@ class Layout:
         return self.logs / "_fairway" / "daemon.0.log"
 
     @property
+    def owner(self) -> str:
+        """Prefix of every marker and control group of this state folder, such as ``fairway-1a2b3c4d``."""
+        digest = hashlib.sha256(str(self.root).encode()).hexdigest()[:8]
+        return f"fairway-{digest}"
+
+    @property
     def api_socket(self) -> Path:
         """Unix socket (0600) on which the daemon's API takes the command line's requests without a token."""
         return self._socket("api.sock")
