@@ -159,9 +159,14 @@ async def _run(config: DaemonConfig, faces: Faces, host: Host, shutdown: Shutdow
     background.start(logs.run(ctx), name="logs")
     background.start(keep_house(ctx, host, platform.instances), name="housekeeping")
     starting = asyncio.ensure_future(platform.start(ctx))
+
+    async def reload() -> None:
+        await asyncio.wait({starting})  # a file that changes while the apps come up is read once they have
+        await platform.reload()
+
+    if config.watch:
+        background.start(watch_registry(ctx, config.registry, reload), name="registry watch")
     await _until(starting, ctx)
-    if ctx.err() is None and config.watch:
-        background.start(watch_registry(ctx, config.registry, platform.reload), name="registry watch")
     await shutdown.wait()
 
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 LOG_APP = "_fairway"
 _START_TIMEOUT = 20.0
 _STOP_GRACE = 2.0
+_ADOPT_PATIENCE = 2.0
 
 
 class DoorFailed(PlatformError):
@@ -90,7 +91,7 @@ class Doors:
         return adopted
 
     async def stop(self, grace: float) -> None:
-        """End every worker: nothing new, requests in flight within `grace` seconds, then the processes."""
+        """End every worker: nothing new, requests in flight within `grace` seconds (0: none), then the processes."""
         self._stopping = True
         await asyncio.gather(*(self._end(worker, grace) for worker in list(self.workers.values())))
 
@@ -194,15 +195,15 @@ class Doors:
             return False
         client = DoorClient(self._host.layout.door_socket(row.worker))
         worker = Worker(row.worker, process, client, Backoff(), time.monotonic())
-        fits = row.listen == self._listen and row.worker < self._count
-        if fits:
-            try:
+        answers = True
+        try:
+            async with asyncio.timeout(_ADOPT_PATIENCE):
                 await client.statistics()
-            except ControlError as error:
-                log.get("platform").warning("door worker does not answer", worker=row.worker, error=str(error))
-                fits = False
-        if not fits:
-            await self._end(worker, _STOP_GRACE)
+        except (ControlError, TimeoutError) as error:
+            log.get("platform").warning("door worker does not answer", worker=row.worker, error=str(error))
+            answers = False
+        if not answers or row.listen != self._listen or row.worker >= self._count:
+            await self._end(worker, _STOP_GRACE if answers else 0.0)
             return False
         self.workers[row.worker] = worker
         self._watch(worker)
@@ -268,14 +269,14 @@ class Doors:
     async def _end(self, worker: Worker, grace: float) -> None:
         if worker.supervisor is not None:
             worker.supervisor.cancel()
-        if worker.process.exit is None:
+        if worker.process.exit is None and grace > 0:
             try:
                 await worker.client.stop(grace)
                 async with asyncio.timeout(grace + 0.5):
                     await worker.process.wait()
             except (ControlError, TimeoutError):
                 log.get("platform").warning("door worker does not end by itself", worker=worker.number)
-        await worker.process.stop(_STOP_GRACE)
+        await worker.process.stop(min(grace, _STOP_GRACE))
         self.workers.pop(worker.number, None)
         self._host.state.remove_door(worker.number)
 

@@ -42,7 +42,7 @@ async def keep_house(
             live = list(instances())
             reaper.sweep({i.process.pid for i in live if i.process is not None})
             rows = host.state.instances()
-            cgroup.sweep(host.hierarchies, frozenset(f"{r.app}.{r.process}.{r.number}" for r in rows))
+            cgroup.sweep(host.hierarchies, frozenset(f"{r.app}.{r.process}.{r.number}.{r.restarts}" for r in rows))
             freed = await asyncio.to_thread(relieve_all, host, {i.log for i in live}, budget or Budget())
             if freed:
                 log.get("platform").info("log space given back", bytes=freed)

@@ -196,13 +196,14 @@ class Instance:
         # Written before the process exists: killed in between, the next daemon finds it by its marker.
         self._save(port=port, record=None, started_at=host.clock.time())
         limits = recipe.app.limits
-        name = f"{row.app}.{self.id}"
-        cgroup = Cgroup.create(host.hierarchies, name, memory=limits.memory, cpus=limits.cpus)
+        # Of this start alone: what the one before has left behind is ended while this one comes up.
+        start = f"{self.id}.{self.row.restarts}"
+        cgroup = Cgroup.create(host.hierarchies, f"{row.app}.{start}", memory=limits.memory, cpus=limits.cpus)
         wanted = limits.memory is not None or limits.cpus is not None
         self._log_from = loglines.size(self.log)
         if wanted and cgroup.limits == "none":
             loglines.note(self.log, f"{self.id}: limits are not enforced, no control group can be written here")
-        marker = host.marker(row.app, row.process, row.number)
+        marker = f"{host.owner}/{row.app}/{start}"
         try:
             self.process = Process.start(Launch(self._command(port, marker), self.log, marker, cgroup))
         except SpawnError as error:

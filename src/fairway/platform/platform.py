@@ -65,6 +65,7 @@ class Platform:
         self._ops: Operations | None = None
         self._bring_up: BringUp | None = None
         self._reloading = asyncio.Lock()
+        self._begun = self._door_up = False
 
     # -- life ------------------------------------------------------------------------------------------------
 
@@ -93,9 +94,11 @@ class Platform:
                 self._apps[name].save(wanted="running")
         doors = asyncio.create_task(self._doors.start(), name="door")
         self._bring_up.begin(self._chosen())
+        self._begun = True
         try:
             await doors
             await self._doors.publish()
+            self._door_up = True
             await self._bring_up.settled()
         finally:
             if not doors.done():
@@ -165,7 +168,9 @@ class Platform:
 
         ``/readyz`` is 200, `fairway up` prints its table and ``up -d`` returns once this is empty.
         """
-        return ["(starting)"] if self._bring_up is None else self._bring_up.pending()
+        if self._bring_up is None or not self._begun:
+            return ["(starting)"]
+        return [*([] if self._door_up else ["(door)"]), *self._bring_up.pending()]
 
     def releases(self, name: str) -> list[ReleaseStatus]:
         """Releases of one app, newest first. Raises `UnknownApp`."""

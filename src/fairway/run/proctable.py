@@ -81,7 +81,7 @@ def marked(table: ProcessTable, prefix: str) -> dict[int, str]:
     """Return the marker of every live process whose marker begins with `prefix`. Reads their environments."""
     found: dict[int, str] = {}
     for pid, entry in table.items():
-        if entry.state != "Z" and entry.ppid != 2 and pid != 2:  # 2 is kthreadd: kernel threads have no environment
+        if entry.state != "Z" and entry.rss:  # kernel threads have neither memory nor environment
             marker = marker_of(pid)
             if marker is not None and marker.startswith(prefix):
                 found[pid] = marker
@@ -123,8 +123,8 @@ def members(table: ProcessTable, leader: int | None, since: int, seeds: Iterable
 
 
 def ancestors(table: ProcessTable, pid: int | None = None) -> set[int]:
-    """Return `pid` (None: the caller), its parents up to the root, and what no instance can be: 0, init, kthreadd."""
-    found = {0, 1, 2}
+    """Return `pid` (None: the caller), its parents up to the root, and what no instance can be: 0 and init."""
+    found = {0, 1}
     pid = os.getpid() if pid is None else pid
     while pid not in found:
         found.add(pid)
