@@ -86,8 +86,9 @@ def show(job_id: int, as_json: bool) -> None:
         return
     for name, value in job.items():
         if name.endswith("_at") or name == "lease_until":
-            value = f"{time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(value))}"
-        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+            text = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(value))
+        else:
+            text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
         click.echo(f"{output.paint(name.rjust(17), dim=True)}  {output.printable(text) if name != 'error' else ''}")
         if name == "error":
             for line in text.splitlines():
@@ -114,9 +115,7 @@ def enqueue(queue: str, kind: str, args: str | None, wait: float | None, as_json
         try:
             body["args"] = json.loads(text)
         except ValueError as error:
-            raise click.BadParameter(
-                f"expected JSON such as '{{\"n\": 1}}', got {text!r}", param_hint="ARGS"
-            ) from error
+            raise click.BadParameter(f'expected JSON such as {{"n": 1}}, got {text!r}', param_hint="ARGS") from error
     answer = client.post(_queue_path(queue, "/jobs"), body)
     job_id = answer["ids"][0]
     if wait is None:

@@ -11,7 +11,7 @@ import socket
 import ssl
 import time
 from collections import deque
-from typing import Any
+from typing import Any, cast
 from urllib.parse import unquote, urlsplit
 
 import httptools
@@ -105,8 +105,7 @@ class _Connection(asyncio.Protocol):
         self._future: asyncio.Future[Answer] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's are not registered as such
 
     def exchange(self, request: bytes) -> asyncio.Future[Answer]:
         """Send a request; the future has its answer, or `ConnectionError`."""

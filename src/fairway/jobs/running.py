@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from msgspec import Raw
 
-from fairway.concurrency.processes import ProcessRunner
 from fairway.jobs.context import Discard, JobContext, Retry, Snooze
 from fairway.jobs.errors import InvalidJob, JobError, LeaseLost, UnknownTask
 from fairway.jobs.job import Completed, Failed, Lease, Outcome, Released, Snoozed, Stopped
 from fairway.jobs.tasks import Next, Task, Tasks, call_in_process
 
 if TYPE_CHECKING:
+    from fairway.concurrency.processes import ProcessRunner
     from fairway.jobs.store import Store
 
 CANCELLED, LOST, TIMED_OUT, DRAINED = "cancelled", "lost", "timed out", "drained"
@@ -143,17 +143,21 @@ class Executor:
             return await task.call(context, attempt.lease.args)
         if task.mode == "process":
             if self._processes is None:
+                from fairway.concurrency.processes import ProcessRunner
+
                 self._processes = ProcessRunner(call_in_process, self._concurrency)
             values = task.positional(attempt.lease.args)
-            return await self._processes.call((task.fn.__module__, task.fn.__qualname__, values)).wait()
+            call = self._processes.call((task.fn.__module__, task.fn.__qualname__, values))
+            await call.prepare()
+            return await call.wait()
         if self._threads is None:
             self._threads = ThreadPoolExecutor(self._concurrency, thread_name_prefix="fairway-job")
-        call = self._loop.run_in_executor(self._threads, task.call, context, attempt.lease.args)
+        thread = self._loop.run_in_executor(self._threads, task.call, context, attempt.lease.args)
         try:
-            return await asyncio.shield(call)
+            return await asyncio.shield(thread)
         except asyncio.CancelledError:
             # A thread cannot be stopped. It has been told (`context.stopped`); its slot stays taken until it ends.
-            attempt.orphan = call
+            attempt.orphan = thread
             if attempt.reason in {CANCELLED, LOST}:
                 await self._bury(attempt)
             raise

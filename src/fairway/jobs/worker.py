@@ -103,7 +103,8 @@ class Worker:
         self._tasks = tasks
         self._held: dict[int, int] = {}
         self._attempts: dict[int, Attempt] = {}
-        self._revoked: set[int] = set()
+        self._revoked: set[int] = set()  # cancelled while they waited for a runner
+        self._gone: set[tuple[int, int]] = set()  # reported lost while they waited, or while they were being settled
         self._room: asyncio.Event | None = None
         self._draining = False
         self._settled = 0
@@ -261,14 +262,15 @@ class Worker:
         """One of `concurrency` runners."""
         me = asyncio.current_task()
         assert me is not None
-        attempts, held = self._attempts, self._held
+        attempts = self._attempts
         while True:
             try:
                 lease = await jobs.recv()
             except Closed:
                 return
-            if held.get(lease.id) != lease.fence:
-                continue  # lost while it waited here
+            if self._gone and (lease.id, lease.fence) in self._gone:
+                self._forget(lease)  # lost while it waited here
+                continue
             attempt = Attempt(lease, me)
             attempts[lease.id] = attempt
             try:
@@ -289,6 +291,7 @@ class Worker:
         if self._held.get(lease.id) == lease.fence:
             del self._held[lease.id]
         self._revoked.discard(lease.id)
+        self._gone.discard((lease.id, lease.fence))
         self._lost += 1
         if self._room is not None:
             self._room.set()
@@ -299,14 +302,14 @@ class Worker:
             if self._held.get(job_id) != fence:
                 continue
             attempt = self._attempts.get(job_id)
-            if verdict is Verdict.LOST:
-                self._log.warning("lease lost", job=job_id, fence=fence)
             if attempt is not None and attempt.lease.fence == fence:
+                if verdict is Verdict.LOST:
+                    self._log.warning("lease lost", job=job_id, fence=fence)
                 attempt.interrupt(LOST if verdict is Verdict.LOST else CANCELLED)
             elif verdict is Verdict.CANCEL:
                 self._revoked.add(job_id)
             else:
-                del self._held[job_id]
+                self._gone.add((job_id, fence))
 
     # Settle -------------------------------------------------------------------------------------------------------
 
@@ -321,8 +324,9 @@ class Worker:
                 if verdict is Verdict.LOST:
                     self._lost += 1
                     self._log.warning("stale outcome", job=outcome.id, fence=outcome.fence)
-            if revoked:
+            if revoked or self._gone:
                 revoked.difference_update(outcome.id for outcome in ended)
+                self._gone.difference_update((outcome.id, outcome.fence) for outcome in ended)
             self._settled += len(ended)
             if self._room is not None:
                 self._room.set()
