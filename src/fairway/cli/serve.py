@@ -11,6 +11,7 @@ import click
 
 # service -> (module, attribute)
 SERVICES: dict[str, tuple[str, str]] = {
+    "event-bus": ("fairway.cli.serve_events", "event_bus"),
     "job-queue": ("fairway.cli.serve_jobs", "job_queue"),
     "reverse-proxy": ("fairway.cli.serve_proxy", "reverse_proxy"),
 }
