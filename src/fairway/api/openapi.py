@@ -99,7 +99,9 @@ def _describe(route: Route, path: str, told: Operation, by_type: dict[str, Any])
 
 def _responses(told: Operation, by_type: dict[str, Any]) -> dict[str, Any]:
     success: dict[str, Any] = {"description": "Success"}
-    if told.media_type != "application/json":
+    if told.media_type == "text/event-stream":
+        success["content"] = {told.media_type: {"schema": _event(told, by_type)}}
+    elif told.media_type != "application/json":
         success["content"] = {told.media_type: {"schema": {"type": "string"}}}
     elif told.response is not None:
         success["content"] = {"application/json": {"schema": by_type[_key(told.response)]}}
@@ -111,3 +113,12 @@ def _responses(told: Operation, by_type: dict[str, Any]) -> dict[str, Any]:
     for status in sorted(statuses):
         responses[str(status)] = {"description": "Problem", "content": problem}
     return responses
+
+
+def _event(told: Operation, by_type: dict[str, Any]) -> dict[str, Any]:
+    """Describe one server-sent event; its data is JSON in a string."""
+    data: dict[str, Any] = {"type": "string", "contentMediaType": "application/json"}
+    if told.response is not None:
+        data["contentSchema"] = by_type[_key(told.response)]
+    text = {"type": "string"}
+    return {"type": "object", "properties": {"data": data, "event": text, "id": text}, "required": ["data"]}
