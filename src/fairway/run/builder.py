@@ -8,7 +8,6 @@ its files' stamps.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
 import os
 import shutil
@@ -22,7 +21,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from fairway.apps.dotenv import EnvFileError, read_env_file
-from fairway.build import planner, tree
+from fairway.build import planner
 from fairway.build.facts import Facts, gather
 from fairway.build.plan import Kind, Layout, Needs, PlanError, Step, Tool
 from fairway.errors import FairwayError
@@ -34,6 +33,7 @@ from fairway.run.lock import locked
 from fairway.run.progress import BuildPhase, BuildProgress
 from fairway.run.pyenv import EnvironmentWish, ensure_environment, is_complete
 from fairway.run.release import Release, list_releases, release_id
+from fairway.run.sources import Sources, copied_path, copy_source
 from fairway.run.toolchain import ToolchainError, Toolchains
 
 if TYPE_CHECKING:
@@ -45,7 +45,6 @@ __all__ = ["BuildError", "Builder"]
 # Part of every key: a change of the planners that alters what they return for the same folder raises it.
 _PLANNERS = 2
 _LOGS_KEPT = 10
-_COPY_ATTEMPTS = 3
 _SECRETS_FILE = "secrets.env"
 
 
@@ -99,7 +98,7 @@ class Builder:
         self._limit = asyncio.Semaphore(concurrency or os.cpu_count() or 1)
         self._step_timeout = step_timeout
         self._toolchains = toolchains or Toolchains()
-        self._snapshots: dict[str, tree.Snapshot] = {}
+        self._sources = Sources(self.state / "cache" / "files")
 
     def __repr__(self) -> str:
         return f"<Builder {self.state}>"
@@ -138,7 +137,7 @@ class Builder:
         source = _source_of(app)
         env, secrets = await asyncio.to_thread(self._environment, app)
         wishes = _wishes_of(app, tuple(env))
-        content = await asyncio.to_thread(self._content, app.name, source)
+        content = await asyncio.to_thread(self._sources.digest, app.name, source)
         key = _key_of(content, app)
         builds = self.state / "builds" / app.name
         folder, record = (None, None) if force else _known_build(builds, key)
@@ -172,23 +171,6 @@ class Builder:
                 hidden[name] = value
         return {**app.env, **hidden}, tuple(hidden.values())
 
-    def _content(self, name: str, source: Path) -> str:
-        """Return the digest of the source, by the stamps of the last time where they still hold."""
-        path = self.state / "cache" / "files" / f"{name}.json"
-        earlier = self._snapshots.get(name)
-        if earlier is None:
-            with contextlib.suppress(OSError, msgspec.MsgspecError):
-                earlier = msgspec.json.decode(path.read_bytes(), type=tree.Snapshot)
-        snapshot = tree.take_snapshot(source, earlier)
-        self._snapshots[name] = snapshot
-        if earlier is None or snapshot.files != earlier.files or snapshot.rehashed:
-            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            fd, staged = tempfile.mkstemp(prefix=".new-", dir=path.parent)
-            with open(fd, "wb") as file:
-                file.write(msgspec.json.encode(snapshot))
-            os.replace(staged, path)
-        return snapshot.digest
-
     async def _make(
         self, app: AppSpec, source: Path, wishes: planner.Wishes, secrets: tuple[str, ...], say: _Voice
     ) -> tuple[Path, artifact.BuildRecord]:
@@ -217,7 +199,7 @@ class Builder:
         return folder / f"{time.time_ns() // 1_000_000}.log"
 
     async def _carry_out(self, job: _Job) -> artifact.BuildRecord:
-        copy = job.folder / "source"
+        copy = copied_path(job.folder)
         facts = await asyncio.to_thread(gather, job.app.name, copy)
         kind = planner.detect(facts, job.wishes)
         job.say("toolchain", f"{kind}: looking for the toolchain", 0.1)
@@ -378,7 +360,7 @@ def _copy(app: AppSpec, source: Path, builds: Path) -> tuple[Path, str, str]:
     """Copy the source to its place; return the folder, the digest of what was copied, and the key."""
     staged = Path(tempfile.mkdtemp(prefix=".new-", dir=builds))
     try:
-        content = tree.copy_tree(source, staged / "source")
+        content = copy_source(source, staged)
         key = _key_of(content, app)
         numbered = (builds / (key[:16] if n == 0 else f"{key[:16]}-{n}") for n in range(10))
         folder = next((f for f in numbered if not f.exists()), None)
