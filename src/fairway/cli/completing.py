@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import click
@@ -13,11 +12,10 @@ from fairway.errors import FairwayError
 
 def names(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Return the apps whose names start with `incomplete`; none where there is no project."""
-    from fairway.cli.project import REGISTRY, at, current
+    from fairway.cli.project import REGISTRY, find
 
     try:
-        named = ctx.find_root().params.get("project")
-        project = at(Path(named)) if named else current()
+        project = find(ctx.find_root().params.get("project"))
     except FairwayError:
         return []
     folder = project.root / REGISTRY

@@ -22,6 +22,9 @@ INTERRUPTED = 130
 # Longest matching prefix of the error's code wins.
 STATUSES: dict[str, int] = {
     "registry": USAGE,
+    "logs": USAGE,
+    "health": USAGE,
+    "request": USAGE,
     "cli.usage": USAGE,
     "cli.no_project": USAGE,
     "cli.unreachable": UNREACHABLE,
@@ -73,10 +76,6 @@ def report(error: BaseException) -> int:
     if isinstance(error, click.ClickException):
         error.show(file=sys.stderr)
         return error.exit_code
-    if isinstance(error, BrokenPipeError):
-        # `fairway logs | head`: the reader has what it wanted. Nothing may be flushed into the pipe at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return OK
     if isinstance(error, PermissionError):
         _say(f"No permission for {error.filename or 'a file'}.", "Check its owner and mode, or use another --project.")
         return DENIED
@@ -84,6 +83,15 @@ def report(error: BaseException) -> int:
         _say(f"No space left on the disk{f' for {error.filename}' if error.filename else ''}.", "Free some space.")
         return FAILED
     return _bug(error)
+
+
+def reader_left() -> int:
+    """Return the status for a reader that has what it wanted, as in `fairway logs | head`.
+
+    Nothing may be flushed into the broken pipe at exit, so stdout leads nowhere from here on.
+    """
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return OK
 
 
 def _say(message: str, hint: str) -> None:

@@ -75,6 +75,13 @@ class LazyGroup(click.Group):
         """Read the arguments; without any, show the help and succeed."""
         return super().parse_args(ctx, args or ["--help"])
 
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; a reader of its output that goes away early is no error."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            return exits.reader_left()
+
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:

@@ -57,6 +57,15 @@ def current() -> Project:
         ProjectError: The folder that was named does not exist.
     """
     named: str | None = click.get_current_context().find_root().obj
+    return find(named)
+
+
+def find(named: str | None) -> Project:
+    """Return the project in the folder `named`, or where that is None, the nearest one upward or the current folder.
+
+    Raises:
+        ProjectError: The folder that was named does not exist.
+    """
     if named is not None:
         return at(Path(named))
     here = Path.cwd()
