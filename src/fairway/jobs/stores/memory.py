@@ -597,6 +597,10 @@ class MemoryStore(Store):
             if record.lease_until > moment:
                 heapq.heappush(self._leases, (record.lease_until, job_id, fence))
                 continue
+            # Its worker may be stopped or cut off, with a claim still waiting here: the job would go to it again.
+            for parked in self._parked:
+                if parked.worker == record.worker:
+                    _resolve(parked.future, [])
             record.error = f"the lease of worker {record.worker!r} ran out in attempt {record.attempt}"
             self._free_slot(record)
             state = machine.after_expiry(record.attempt, record.spec.max_attempts, record.cancel)

@@ -105,6 +105,7 @@ class Engine:
         self.running: dict[int, Run] = {}
         self.queues: dict[str, QueueState] = {}
         self.finished: list[int] = []  # jobs that became final and that somebody waits for
+        self.silent: set[str] = set()  # workers whose leases ran out in this transaction
         self.last_id = 0
         self._by_id: dict[int, QueueState] = {}
         self._leases: list[tuple[float, int, array[int]]] = []
@@ -769,6 +770,7 @@ class Engine:
 
     def _expire(self, job_id: int, run: Run) -> None:
         del self.running[job_id]
+        self.silent.add(run.worker)
         run.queue.counts[RUNNING] -= 1
         self._begin()
         self.flush()

@@ -207,9 +207,12 @@ class Writer:
     def _serve_claims(self, engine: Engine, claims: list[Claim]) -> list[Operation]:
         served: list[Operation] = []
         moment = self._options.clock.monotonic()
+        # A worker that let a lease run out may be stopped or cut off, with its claim still waiting here: the job would
+        # go to it again. It is answered with nothing; if it lives, it claims anew.
+        silent, engine.silent = engine.silent, set()
         for claim in claims:
-            claim.result = claim.run(engine)
-            if claim.result or claim.deadline <= moment:
+            claim.result = [] if claim.worker in silent else claim.run(engine)
+            if claim.result or claim.deadline <= moment or claim.worker in silent:
                 served.append(claim)
             else:
                 self._parked.append(claim)
