@@ -11,11 +11,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
+from fairway.api import event_groups
 from fairway.api.operation import Query, operation, query_flag, query_int, query_values, reply
 from fairway.api.problem import RequestError
 from fairway.api.sse import ServerSentEvent, stream
 from fairway.concurrency import background
-from fairway.events.errors import SlowSubscriber, UnknownGroup
+from fairway.events.errors import SlowSubscriber
 from fairway.events.event import Event
 from fairway.events.store import Stored
 from fairway.events.topic import check_topic, matcher
@@ -42,32 +43,12 @@ class Published(msgspec.Struct, frozen=True, kw_only=True):
     durability: str
 
 
-class GroupView(msgspec.Struct, frozen=True, kw_only=True):
-    """A consumer group: see `fairway.events.store.GroupInfo`."""
-
-    name: str
-    pattern: str
-    cursor: int
-    waiting: int
-    leased: int
-    lag: int
-    dead: int
-
-
-class Replayed(msgspec.Struct, frozen=True, kw_only=True):
-    """How many dead letters were published again."""
-
-    replayed: int
-
-
 def routes(bus: EventBus) -> list[BaseRoute]:
     """Return the routes of an event bus."""
     handlers = _Handlers(bus)
     return [
         Route("/v1/events", handlers.subscribe, methods=["GET"]),
-        Route("/v1/events/groups", handlers.groups, methods=["GET"]),
-        Route("/v1/events/groups/{group}:replay", handlers.replay, methods=["POST"]),
-        Route("/v1/events/groups/{group}", handlers.leave, methods=["DELETE"]),
+        *event_groups.routes(bus),
         Route("/v1/events/{topic}", handlers.publish, methods=["POST"]),
     ]
 
@@ -86,8 +67,6 @@ class _Handlers:
     )
     async def publish(self, request: Request) -> Response:
         topic = check_topic(request.path_params["topic"])
-        if topic.startswith("$"):
-            raise RequestError(f"Topics that start with $ are the system's own, got {topic!r}.", field="topic")
         events = _events(request, await request.body(), topic)
         offsets = await self._bus.publish_many(background(), [(topic, event) for event in events])
         durability = self._bus.store.features.durability
@@ -144,21 +123,6 @@ class _Handlers:
                 after = stored.offset
                 if after <= end:
                     yield _message(stored)
-
-    @operation("List the consumer groups", tag="events", response=list[GroupView], errors=(503,))
-    async def groups(self, request: Request) -> Response:
-        return reply([GroupView(**group._asdict()) for group in await self._bus.store.groups()])
-
-    @operation("Publish a group's dead letters again", tag="events", response=Replayed, errors=(404, 422, 503))
-    async def replay(self, request: Request) -> Response:
-        return reply(Replayed(replayed=await self._bus.replay_dead(background(), request.path_params["group"])))
-
-    @operation("Delete a consumer group", tag="events", status=204, errors=(404, 422, 503))
-    async def leave(self, request: Request) -> Response:
-        group = request.path_params["group"]
-        if not await self._bus.store.leave(check_topic(group)):
-            raise UnknownGroup(f"expected a consumer group, got {group!r}")
-        return reply(None)
 
 
 def _message(stored: Stored) -> ServerSentEvent:

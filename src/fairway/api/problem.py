@@ -42,6 +42,7 @@ STATUSES: dict[str, int] = {
     "jobs.store_owned": 503,
     "events": 422,
     "events.unknown_group": 404,
+    "events.delivery_lost": 409,
     "events.unknown_webhook": 404,
     "events.payload_too_large": 413,
     "events.store_unavailable": 503,

@@ -19,7 +19,7 @@ from typing import Self
 
 from fairway.concurrency import CancelContext, Context, WaitGroup, after_func, background, with_cancel
 from fairway.events.consumer import GroupConsumer, GroupOptions
-from fairway.events.errors import BusClosed, EventError, EventStoreUnavailable
+from fairway.events.errors import BusClosed, EventError, EventStoreUnavailable, InvalidTopic
 from fairway.events.event import Event
 from fairway.events.handler import EventHandler
 from fairway.events.store import DEAD_PREFIX, EventStore, open_event_store, revive
@@ -93,8 +93,15 @@ class EventBus:
         await self.publish_many(ctx, [(topic or event.type, event)])
 
     async def publish_many(self, ctx: Context, records: list[tuple[str, Event]]) -> list[int]:
-        """Store events under their topics, all or none, in one step; return their offsets."""
+        """Store events under their topics, all or none, in one step; return their offsets.
+
+        Raises:
+            InvalidTopic: A topic is malformed, or starts with ``$``: those are the system's own.
+        """
         self._check_open()
+        for topic, _ in records:
+            if topic.startswith("$"):
+                raise InvalidTopic(f"topics that start with $ are the system's own, got {topic[:80]!r}")
         if (ended := ctx.err()) is not None:
             raise ended
         async with ctx.bind():

@@ -59,6 +59,13 @@ class UnknownGroup(EventError):
     code = "events.unknown_group"
 
 
+class DeliveryLost(EventError):
+    """The caller does not hold the event any more, or never did under this fence."""
+
+    code = "events.delivery_lost"
+    field = "fence"
+
+
 class PayloadTooLarge(EventError):
     """The event's encoded data is over the limit; it is not stored."""
 

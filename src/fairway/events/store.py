@@ -225,7 +225,10 @@ def revive(stored: Stored) -> tuple[str, Event]:
 
 
 def open_event_store(url: str) -> EventStore:
-    """Open the store that a URL names: ``memory://``, ``sqlite:///path``, ``redis://host:port/db``.
+    """Open the store that a URL names.
+
+    ``memory://``, ``sqlite:///path``, ``redis://host:port/db``, or ``http://host:port`` of a Fairway daemon, with the
+    token in ``FAIRWAY_TOKEN``.
 
     Raises:
         EventError: No store is known for the scheme.
@@ -245,6 +248,10 @@ def open_event_store(url: str) -> EventStore:
         from fairway.events.stores.redis import RedisEventStore
 
         return RedisEventStore.open(url)
+    if scheme in ("http", "https"):
+        from fairway.events.stores.http import HttpEventStore
+
+        return HttpEventStore(url)
     raise EventError(
         f"expected an event store such as memory://, sqlite:///path or redis://host/0, got {scheme!r}",
         hint="set the store's URL to one of these",
