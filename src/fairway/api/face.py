@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from fairway.api.app import Services, create_app
+from fairway.api.guard import GuardPolicy
+from fairway.api.measures import measure
 from fairway.api.server import serve
+from fairway.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
     from fairway.platform.daemon import Services as DaemonServices
@@ -16,6 +20,8 @@ if TYPE_CHECKING:
 @asynccontextmanager
 async def api_face(daemon: DaemonServices) -> AsyncIterator[tuple[str, int]]:
     """Serve the HTTP API of a daemon for the block; yields the address and port.
+
+    ``FAIRWAY_API_HOSTS`` names further hosts, separated by commas, under which it may be called.
 
     Raises:
         PortTaken: Another program listens there.
@@ -27,11 +33,13 @@ async def api_face(daemon: DaemonServices) -> AsyncIterator[tuple[str, int]]:
         jobs=daemon.extras.get("jobs"),
         events=daemon.extras.get("events"),
         webhooks=daemon.extras.get("webhooks"),
-        metrics=daemon.extras.get("metrics"),
+        metrics=measure(daemon.extras.setdefault("metrics", Metrics()), daemon.platform, daemon.health, daemon.logs),
         token=daemon.token,
         app_token=daemon.layout.app_token(),
     )
     config = daemon.config
-    app = create_app(services)
+    named = os.environ.get("FAIRWAY_API_HOSTS", "").lower().replace(",", " ").split()
+    policy = GuardPolicy(token=services.token, app_token=services.app_token, hosts=frozenset(named))
+    app = create_app(services, policy=policy)
     async with serve(app, host=config.api_host, port=config.api_port, unix=daemon.layout.api_socket) as bound:
         yield bound

@@ -89,7 +89,7 @@ class Guard:
             raise RequestError(
                 f"The API is not served under the host {(host or '')[:100]!r}.",
                 code="auth.forbidden",
-                hint="Call it as localhost or by IP address, or name the host with `fairway up --api-host`.",
+                hint="Call it as localhost or by IP address, or start `fairway up` with FAIRWAY_API_HOSTS=HOST.",
             )
 
     def _check_origin(self, headers: dict[bytes, bytes]) -> None:

@@ -22,7 +22,7 @@ class HealthReport(msgspec.Struct, kw_only=True):
     """What is known of every target.
 
     Attributes:
-        healthy: Whether every target that is not paused is healthy.
+        healthy: Whether no target is unhealthy or stale.
         targets: Every target, ascending by key.
     """
 
@@ -55,9 +55,7 @@ def routes(checker: HealthChecker) -> list[BaseRoute]:
 
 def _report(checker: HealthChecker, apps: frozenset[str]) -> HealthReport:
     targets = [status for status in checker.statuses() if not apps or status.app in apps]
-    return HealthReport(
-        healthy=all(status.state in {"healthy", "degraded", "paused"} for status in targets), targets=targets
-    )
+    return HealthReport(healthy=all(status.state not in {"unhealthy", "stale"} for status in targets), targets=targets)
 
 
 async def _changes(checker: HealthChecker, apps: frozenset[str], after: str | None) -> AsyncIterator[ServerSentEvent]:

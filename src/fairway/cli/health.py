@@ -16,7 +16,7 @@ from fairway.cli.project import current
 @apps_argument
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def health(apps: tuple[str, ...], as_json: bool) -> int:
-    """Show the state of every health check; exit status 1 where one is not healthy."""
+    """Show the state of every health check; exit status 1 where one is unhealthy or stale."""
     report = Client(current()).get("/v1/health", app=apps)
     if as_json:
         output.as_json(report)
