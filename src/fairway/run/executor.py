@@ -89,18 +89,25 @@ async def execute(
     Raises:
         OSError: The program cannot be started.
     """
-    process = await asyncio.create_subprocess_exec(
-        *command.argv,
-        env={**environment, **command.env},
-        cwd=command.cwd,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-        start_new_session=True,
-        limit=_LINE_LIMIT,
-    )
-    assert process.stdout is not None, "a pipe was asked for"
-    pump = asyncio.create_task(_pump(process.stdout, log, on_line))
+    # A pipe of our own: with asyncio's, the exit is only told once every process that holds it has closed it.
+    read_end, write_end = os.pipe()
+    stream, transport = await _reader(read_end)
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *command.argv,
+            env={**environment, **command.env},
+            cwd=command.cwd,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=write_end,
+            stderr=write_end,
+            start_new_session=True,
+        )
+    except BaseException:
+        transport.close()
+        raise
+    finally:
+        os.close(write_end)
+    pump = asyncio.create_task(_pump(stream, log, on_line))
     timed_out = False
     try:
         async with asyncio.timeout(timeout):
@@ -113,8 +120,19 @@ async def execute(
                 await _end(process)
         finally:
             _signal_group(process.pid, signal.SIGKILL)
-            await _finish(pump)
+            try:
+                await _finish(pump)
+            finally:
+                transport.close()
     return Outcome(process.returncode if process.returncode is not None else -signal.SIGKILL, timed_out)
+
+
+async def _reader(fd: int) -> tuple[asyncio.StreamReader, asyncio.ReadTransport]:
+    loop = asyncio.get_running_loop()
+    stream = asyncio.StreamReader(limit=_LINE_LIMIT, loop=loop)
+    file = os.fdopen(fd, "rb", 0)  # the transport closes it
+    transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(stream, loop=loop), file)
+    return stream, transport
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:
