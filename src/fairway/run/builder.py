@@ -28,7 +28,7 @@ from fairway.errors import FairwayError
 from fairway.run import artifact
 from fairway.run.buildlog import BuildLog
 from fairway.run.executor import build_environment, execute
-from fairway.run.failure import BuildError
+from fairway.run.failure import BuildError, Evidence
 from fairway.run.lock import locked
 from fairway.run.progress import BuildPhase, BuildProgress
 from fairway.run.pyenv import EnvironmentWish, ensure_environment, is_complete
@@ -279,8 +279,7 @@ class Builder:
                     f"expected `{job.log.redact(str(command))}` to build {job.app.name}, got {outcome}",
                     app=job.app.name, code="build.timeout" if outcome.timed_out else "build.failed",
                     hint="The log's last lines say why.",
-                    command=job.log.redact(str(command)), status=outcome.status,
-                    tail=job.log.tail, log_path=job.log.path,
+                    evidence=Evidence(job.log.redact(str(command)), outcome.status, job.log.tail, job.log.path),
                 )  # fmt: skip
 
     def _release(
@@ -383,7 +382,7 @@ def _as_build_error(error: FairwayError | OSError, app: str, log: BuildLog) -> B
     if isinstance(error, OSError):
         return BuildError(
             f"expected to build {app}, got: {error.strerror or error} ({error.filename})",
-            app=app, code="build.failed", tail=log.tail, log_path=log.path,
+            app=app, code="build.failed", evidence=Evidence(tail=log.tail, log_path=log.path),
         )  # fmt: skip
     code = "build.config" if isinstance(error, EnvFileError) else error.code
     known = isinstance(error, PlanError) or code.startswith("build.")

@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
 from fairway.errors import FairwayError
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What a failed build leaves to look at; the fields of `BuildError` of the same names."""
+
+    command: str = ""
+    status: int | None = None
+    tail: tuple[str, ...] = ()
+    log_path: Path | None = None
 
 
 class BuildError(FairwayError):
@@ -33,14 +44,12 @@ class BuildError(FairwayError):
         app: str,
         code: str | None = None,
         hint: str | None = None,
-        command: str = "",
-        status: int | None = None,
-        tail: tuple[str, ...] = (),
-        log_path: Path | None = None,
+        evidence: Evidence | None = None,
     ) -> None:
         super().__init__(message, code=code, hint=hint)
+        evidence = evidence or Evidence()
         self.app = app
-        self.command = command
-        self.status = status
-        self.tail = tail
-        self.log_path = log_path
+        self.command = evidence.command
+        self.status = evidence.status
+        self.tail = evidence.tail
+        self.log_path = evidence.log_path
