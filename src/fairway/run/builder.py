@@ -386,11 +386,7 @@ def _as_build_error(error: FairwayError | OSError, app: str, log: BuildLog) -> B
         )  # fmt: skip
     code = "build.config" if isinstance(error, EnvFileError) else error.code
     known = isinstance(error, PlanError) or code.startswith("build.")
+    evidence = Evidence(tail=log.tail, log_path=log.path)
     return BuildError(
-        error.message,
-        app=app,
-        code=code if known else "build.failed",
-        hint=error.hint,
-        tail=log.tail,
-        log_path=log.path,
+        error.message, app=app, code=code if known else "build.failed", hint=error.hint, evidence=evidence
     )
