@@ -54,8 +54,8 @@ from fairway.concurrency.runners import RemoteFailure, WorkerDied
 from fairway.concurrency.select import select
 from fairway.concurrency.semaphore import ReleaseWithoutAcquire, SemaphoreStatistics, WeightedSemaphore
 from fairway.concurrency.shared import SharedChan
-from fairway.concurrency.shutdown import Shutdown
-from fairway.concurrency.singleflight import SingleFlight
+from fairway.concurrency.shutdown import Shutdown, ShutdownStatistics
+from fairway.concurrency.singleflight import SingleFlight, SingleFlightStatistics
 from fairway.concurrency.ticker import Ticker, Timer, after
 from fairway.concurrency.views import ChanStatistics, RecvChan, RecvView, SendChan
 from fairway.concurrency.waitgroup import WaitGroup, WaitGroupStatistics
@@ -100,8 +100,10 @@ __all__ = [
     "SendOnClosed",
     "SharedChan",
     "Shutdown",
+    "ShutdownStatistics",
     "SignalReceived",
     "SingleFlight",
+    "SingleFlightStatistics",
     "Ticker",
     "TimedOut",
     "Timer",

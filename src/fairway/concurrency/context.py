@@ -348,7 +348,7 @@ class CancelContext(Context):
         if err is not None:
             self._finish(err, cause)
         else:
-            source._arm()
+            self._arm_line()
 
     async def _follow(self, parent: Context) -> None:
         """Wait for a context that this module does not know from the inside."""
@@ -369,12 +369,20 @@ class CancelContext(Context):
 
     def _arm(self) -> None:
         """Start the timer of the deadline, once there is a loop to run it."""
-        if not self._owns_deadline or self._timer is not None or self._deadline is None:
+        if not self._owns_deadline or self._deadline is None or self._err is not None:
             return
         loop = asyncio._get_running_loop()
-        if loop is not None and self._loop in (None, loop):
+        # A timer on a loop that was closed is none.
+        if loop is not None and (self._loop is None or self._loop.is_closed()):
             self._loop = loop
             self._timer = loop.call_later(max(0.0, self._deadline - now()), self._expire)
+
+    def _arm_line(self) -> None:
+        """Start the timers of this context and of all above it: they may have been made before there was a loop."""
+        node: CancelContext | None = self
+        while node is not None:
+            node._arm()
+            node = node._source
 
     def _expire(self) -> None:
         self._finish(DeadlineExceeded(), self._deadline_cause)
@@ -412,10 +420,12 @@ class CancelContext(Context):
                 else:
                     chan: Chan[None] = Chan()
                     pair = chan, chan.receiver
+                for gone in [other for other in self._dones if other is not None and other.is_closed()]:
+                    del self._dones[gone]
                 self._dones[loop] = pair
             if self._err is not None and not pair[0].closed:
                 pair[0].close()
-        self._arm()
+        self._arm_line()
         return pair
 
     def _settle(self) -> None:
@@ -557,7 +567,7 @@ def on_end(ctx: Context, fn: Callable[[], None]) -> Callable[[], bool] | None:
     if ended:
         fn()
     else:
-        node._arm()
+        node._arm_line()
 
     def stop() -> bool:
         stopped = hook.stop()
@@ -594,7 +604,7 @@ def with_cause(parent: Context) -> CancelContext:
     return CancelContext(require_context(parent), "with_cause")
 
 
-def with_deadline(parent: Context, deadline: float, *, cause: BaseException | None = None) -> CancelContext:
+def with_deadline(parent: Context, deadline: float, cause: BaseException | None = None) -> CancelContext:
     """Return a child that ends by itself at `deadline`, with `DeadlineExceeded`.
 
     An earlier deadline of the parent stays in force. A deadline that has passed ends the child at once.
@@ -617,7 +627,7 @@ def with_deadline(parent: Context, deadline: float, *, cause: BaseException | No
     return child
 
 
-def with_timeout(parent: Context, seconds: float, *, cause: BaseException | None = None) -> CancelContext:
+def with_timeout(parent: Context, seconds: float, cause: BaseException | None = None) -> CancelContext:
     """Return a child that ends by itself after `seconds`; `with_deadline` has the details.
 
     Source: Go, ``context.WithTimeoutCause``.

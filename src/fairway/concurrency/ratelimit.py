@@ -8,6 +8,7 @@ give 0.99999 of a token.
 
 from __future__ import annotations
 
+import inspect
 import math
 import threading
 from collections.abc import Callable
@@ -123,7 +124,7 @@ class RateLimiter:
 
     __slots__ = ("_burst", "_clock", "_last", "_last_event", "_limit", "_lock", "_sleeper", "_tokens")
 
-    def __init__(self, limit: float, burst: int, *, clock: HasMonotonic | Callable[[], float] | None = None) -> None:
+    def __init__(self, limit: float, burst: int, clock: HasMonotonic | Callable[[], float] | None = None) -> None:
         self._limit = _check_limit(limit)
         self._burst = _check_burst(burst)
         self._tokens = float(burst)
@@ -280,7 +281,9 @@ async def _sleep(ctx: Context, delay: float | None, sleeper: Any) -> None:
     """Wait `delay` seconds (None: for ever) or until `ctx` ends, which raises its error."""
     if sleeper is not None and delay is not None:
         async with ctx.bind():
-            await sleeper(delay)
+            slept = sleeper(delay)
+            if inspect.isawaitable(slept):
+                await slept
         return
     index, _, _ = await select(ctx.done().on_recv(), timeout=None if delay is None else min(delay, _FOREVER))
     err = ctx.err()

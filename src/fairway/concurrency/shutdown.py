@@ -37,6 +37,21 @@ class _Hook:
     order: int
 
 
+@dataclass(frozen=True, slots=True)
+class ShutdownStatistics:
+    """A shutdown at one instant.
+
+    Attributes:
+        hooks: Hooks that are registered.
+        reported: Hooks with an outcome.
+        failed: Hooks that failed, were cut or were not started any more.
+    """
+
+    hooks: int
+    reported: int
+    failed: int
+
+
 class Shutdown:
     """A block at whose end hooks run, ascending by order, together within one order, before one deadline.
 
@@ -135,10 +150,15 @@ class Shutdown:
         if self._cancelled is not None and exc is None:
             raise self._cancelled
 
+    def statistics(self) -> ShutdownStatistics:
+        """Return the shutdown's state at this instant."""
+        failed = sum(error is not None for _, error in self._report)
+        return ShutdownStatistics(hooks=len(self._hooks), reported=len(self._report), failed=failed)
+
     def __repr__(self) -> str:
         """Return ``<Shutdown [3 hooks, 2 reported, 1 failed]>``."""
-        failed = sum(error is not None for _, error in self._report)
-        return f"<Shutdown [{len(self._hooks)} hooks, {len(self._report)} reported, {failed} failed]>"
+        now = self.statistics()
+        return f"<Shutdown [{now.hooks} hooks, {now.reported} reported, {now.failed} failed]>"
 
     # -- inside ----------------------------------------------------------------------------------------------
 

@@ -6,11 +6,25 @@ Source: Go, ``golang.org/x/sync/singleflight``.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Hashable
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from fairway.concurrency.flight import Flight
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class SingleFlightStatistics:
+    """A group at one instant.
+
+    Attributes:
+        in_flight: Keys with a call under way.
+        waiting: Callers who wait for one of them.
+    """
+
+    in_flight: int
+    waiting: int
 
 
 class SingleFlight:
@@ -61,6 +75,11 @@ class SingleFlight:
     def forget(self, key: Hashable) -> None:
         """Let the next `do` for `key` call its function, even while an earlier call is under way."""
         self._flights.pop(key, None)
+
+    def statistics(self) -> SingleFlightStatistics:
+        """Return the group's state at this instant."""
+        waiting = sum(flight.waiting for flight in self._flights.values())
+        return SingleFlightStatistics(in_flight=len(self._flights), waiting=waiting)
 
     def __len__(self) -> int:
         """Return the number of keys with a call under way."""

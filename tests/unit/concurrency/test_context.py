@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import random
 import threading
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -13,7 +12,6 @@ import pytest
 from fairway.concurrency import (
     CancelContext,
     Canceled,
-    Chan,
     Context,
     DeadlineExceeded,
     InvalidContext,
@@ -53,33 +51,6 @@ class Other(Context):
 
     def value(self, key: Any) -> Any:
         return self.inner.value(key)
-
-
-class Custom:
-    """Port of customCauseContext: not even a subclass, and without causes."""
-
-    def __init__(self) -> None:
-        self.chan = Chan[None]()
-        self.error: Exception | None = None
-        self.cancel_child: Callable[[], None] | None = None
-
-    def deadline(self) -> float | None:
-        return None
-
-    def done(self) -> RecvChan[None]:
-        return self.chan
-
-    def err(self) -> Exception | None:
-        return self.error
-
-    def value(self, key: Any) -> Any:
-        return None
-
-    def cancel(self) -> None:
-        self.error = Canceled()
-        self.chan.close()
-        if self.cancel_child is not None:
-            self.cancel_child()
 
 
 def is_done(ctx: Context) -> bool:

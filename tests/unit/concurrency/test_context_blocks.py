@@ -289,6 +289,31 @@ def test_a_deadline_needs_no_loop() -> None:
     assert isinstance(late.err(), DeadlineExceeded)
 
 
+def test_a_line_of_deadlines_from_before_the_loop_is_armed_in_it() -> None:
+    child = with_cancel(with_value(with_timeout(background(), 0.001), "k", 1))
+
+    async def main() -> None:
+        await child.done().recv_ok()
+        assert isinstance(child.err(), DeadlineExceeded)
+
+    asyncio.run(main())
+
+
+def test_a_timer_of_a_closed_loop_is_started_again_on_the_next() -> None:
+    made: list[Context] = []
+
+    async def first() -> None:
+        made.append(with_timeout(background(), 0.01))
+        assert made[0].done().try_recv() is None
+
+    async def second() -> None:
+        await made[0].done().recv_ok()
+
+    asyncio.run(first())
+    asyncio.run(second())
+    assert isinstance(made[0].err(), DeadlineExceeded)
+
+
 def test_a_done_channel_from_before_the_loop_serves_in_it() -> None:
     c = with_timeout(background(), 0.001)
     done = c.done()

@@ -251,6 +251,7 @@ async def test_single_flight_suppresses_duplicates() -> None:
     tasks = [asyncio.create_task(sf.do("key", fn)) for _ in range(10)]
     await asyncio.sleep(0)
     assert len(sf) == 1
+    assert (sf.statistics().in_flight, sf.statistics().waiting) == (1, 10)
     await ch.send("bar")
     assert await asyncio.gather(*tasks) == [("bar", True)] * 10
     assert calls == [1]
