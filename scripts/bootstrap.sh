@@ -46,6 +46,6 @@ make_venv() {
 
 case "${1:-}" in
   venv) make_venv ;;
-  system) if as_root_on_debian; then apt_install nginx redis-server haproxy procps; else say "not root on a Debian-like machine: tests use what is installed and say what they miss"; fi ;;
+  system) if as_root_on_debian; then apt_install nginx redis-server haproxy postgresql procps; else say "not root on a Debian-like machine: tests use what is installed and say what they miss"; fi ;;
   *) echo "usage: bootstrap.sh venv|system" >&2; exit 2 ;;
 esac

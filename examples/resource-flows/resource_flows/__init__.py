@@ -1,0 +1,1 @@
+"""Industrial symbiosis in small: what one site gives off, another may need."""
