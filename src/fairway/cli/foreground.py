@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
-import signal
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -16,8 +13,10 @@ from typing import TYPE_CHECKING, TextIO
 import click
 import msgspec
 
+from fairway.cli import exits
 from fairway.cli.progress import ProgressView
 from fairway.cli.project import Project
+from fairway.cli.stopping import stop_leftovers
 from fairway.cli.watching import print_result
 from fairway.telemetry import log
 
@@ -49,9 +48,11 @@ def run(project: Project, config: DaemonConfig, *, background: bool) -> int:
         log.configure(stream=_own_log(project), json=True)
         faces.append(partial(_terminal, project))
     run_daemon(config, faces)
+    # A second Ctrl-C makes the daemon drop everything where it stands; nothing of it may stay behind.
+    count = stop_leftovers(project, grace=0.0)
     if not background:
-        click.echo("Stopped.")
-    return 0
+        click.echo(f"Killed {count} processes." if count else "Stopped.")
+    return exits.INTERRUPTED if count else exits.OK
 
 
 def _own_log(project: Project) -> TextIO:
@@ -104,22 +105,6 @@ def _take_all(steps: RecvChan[Progress], view: ProgressView) -> None:
 
 
 async def _say_goodbye(daemon: Services) -> None:
-    """Say that the first Ctrl-C was understood, and let the second one end everything at once."""
+    """Say that the first Ctrl-C was understood."""
     await daemon.ctx.done().recv_ok()
     click.echo("\nDraining and stopping… (Ctrl-C again stops at once)", err=True)
-    loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGINT, _force, daemon)
-    try:
-        await asyncio.Event().wait()
-    finally:
-        loop.remove_signal_handler(signal.SIGINT)
-
-
-def _force(daemon: Services) -> None:
-    for app in daemon.platform.apps():
-        for instance in app.instances:
-            if instance.pid is not None:
-                with contextlib.suppress(ProcessLookupError, PermissionError):
-                    os.killpg(instance.pid, signal.SIGKILL)
-    click.echo("Killed.", err=True)
-    os._exit(130)

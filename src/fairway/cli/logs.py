@@ -119,7 +119,8 @@ def _labels(project: Project, query: Query) -> list[str]:
 
 def _writer(labels: list[str]) -> Callable[[Iterable[LogLine]], bool]:
     """Return what prints lines for a person: time, app in its colour, the line with its control characters tamed."""
-    colours: dict[str, str] = {}
+    apps = sorted({label.partition("/")[0] for label in labels})
+    colours = {app: _COLOURS[index % len(_COLOURS)] for index, app in enumerate(apps)}
     colour = output.coloured()
     state = {"width": max((len(label) for label in labels), default=0)}
 

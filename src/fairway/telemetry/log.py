@@ -50,6 +50,7 @@ def configure(*, stream: TextIO | None = None, json: bool | None = None, level: 
         logger_factory=structlog.PrintLoggerFactory(target),
         cache_logger_on_first_use=False,
     )
+    _join_libraries(level)
 
 
 def get(component: str, **values: Any) -> Any:
@@ -57,6 +58,21 @@ def get(component: str, **values: Any) -> Any:
     if not structlog.is_configured():
         configure(json=True, level=logging.WARNING)
     return structlog.get_logger(component=component, **values)
+
+
+class _ThroughStructlog(logging.Handler):
+    """Takes what libraries say through `logging` the way of Fairway's own lines."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        logger = get(record.name)
+        logger.log(record.levelno, record.getMessage(), exc_info=record.exc_info)
+
+
+def _join_libraries(level: int) -> None:
+    """Send libraries' warnings and worse where everything else goes; once a process, whoever calls it again."""
+    root = logging.getLogger()
+    if not any(isinstance(handler, _ThroughStructlog) for handler in root.handlers):
+        root.addHandler(_ThroughStructlog(max(level, logging.WARNING)))
 
 
 def mask_secrets(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
