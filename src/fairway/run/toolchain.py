@@ -249,8 +249,6 @@ def newest_version(lines: tuple[str, ...]) -> tuple[int, ...]:
 
 
 def _environment_of(name: ToolName, path: str) -> dict[str, str]:
-    if name == "go" and "/go-" in path:
-        return {"GOROOT": str(Path(path).parent.parent)}
     if name != "dotnet":
         return {}
     env = {"DOTNET_ROOT": os.environ.get("DOTNET_ROOT") or str(Path(os.path.realpath(path)).parent)}
