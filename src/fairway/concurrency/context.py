@@ -22,7 +22,7 @@ from fairway.concurrency.binding import Binding
 from fairway.concurrency.chan import Chan
 from fairway.concurrency.errors import Canceled, DeadlineExceeded, WrongArgument
 from fairway.concurrency.nil import nil
-from fairway.concurrency.timing import now, require_loop
+from fairway.concurrency.timing import Alarm, now, require_loop
 from fairway.concurrency.views import RecvChan
 
 if TYPE_CHECKING:
@@ -237,7 +237,7 @@ class CancelContext(Context):
         self._deadline_cause: BaseException | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._dones: dict[asyncio.AbstractEventLoop | None, tuple[Chan[None], RecvChan[None]]] = {}
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: Alarm | None = None
         self._source: CancelContext | None = None
         self._watcher: asyncio.Task[None] | None = None
         self._attach()
@@ -375,7 +375,7 @@ class CancelContext(Context):
         # A timer on a loop that was closed is none.
         if loop is not None and (self._loop is None or self._loop.is_closed()):
             self._loop = loop
-            self._timer = loop.call_later(max(0.0, self._deadline - now()), self._expire)
+            self._timer = Alarm(loop, max(0.0, self._deadline - now()), self._expire)
 
     def _arm_line(self) -> None:
         """Start the timers of this context and of all above it: they may have been made before there was a loop."""

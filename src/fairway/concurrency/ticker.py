@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from fairway.concurrency.chan import Chan
 from fairway.concurrency.errors import WrongArgument
-from fairway.concurrency.timing import now, require_loop
+from fairway.concurrency.timing import Alarm, now, require_loop
 from fairway.concurrency.views import RecvChan, RecvView
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class _Cell:
     __slots__ = ("handle",)
 
     def __init__(self) -> None:
-        self.handle: asyncio.TimerHandle | None = None
+        self.handle: asyncio.TimerHandle | Alarm | None = None
 
     def clear(self) -> None:
         if self.handle is not None:
@@ -118,7 +118,7 @@ class Timer(_Timed):
             cell.handle = None
             buffer.try_send(now())
 
-        cell.handle = self._loop.call_later(delay, fire)
+        cell.handle = Alarm(self._loop, delay, fire)
 
 
 class Ticker(_Timed):

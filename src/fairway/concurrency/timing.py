@@ -8,6 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
+
+# uvloop counts in milliseconds and may call back that much too early.
+_EARLY = 0.0015
+# What the clock and floats make of "now".
+_EXACT = 1e-6
 
 
 def now() -> float:
@@ -18,6 +24,33 @@ def now() -> float:
         if reading is not None:
             return float(reading())
     return time.monotonic()
+
+
+class Alarm:
+    """Calls `fn` on `loop` once, `delay` seconds from now and never before.
+
+    Of a loop that calls back a moment too early it asks for the rest. More than a moment is taken for a loop with a
+    clock of its own.
+    """
+
+    __slots__ = ("_due", "_fn", "_handle", "_loop")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, delay: float, fn: Callable[[], None]) -> None:
+        self._loop = loop
+        self._fn = fn
+        self._due = now() + delay
+        self._handle = loop.call_later(delay, self._ring)
+
+    def cancel(self) -> None:
+        """Keep it from calling; on the loop's thread only."""
+        self._handle.cancel()
+
+    def _ring(self) -> None:
+        early = self._due - now()
+        if _EXACT < early < _EARLY:
+            self._handle = self._loop.call_later(max(early, 0.001), self._ring)
+        else:
+            self._fn()
 
 
 def require_loop(what: str) -> asyncio.AbstractEventLoop:

@@ -5,13 +5,27 @@ from __future__ import annotations
 import asyncio
 import gc
 import math
+import time
 import weakref
 
 import pytest
 
-from fairway.concurrency import Chan, Ticker, Timer, WrongArgument, WrongLoop, after, nil, select
+from fairway.concurrency import (
+    Chan,
+    Ticker,
+    Timer,
+    WrongArgument,
+    WrongLoop,
+    after,
+    background,
+    nil,
+    select,
+    with_timeout,
+)
 from fairway.concurrency.timing import now
 from fairway.testing.loop import VirtualTimeLoop, elapse, virtual_time
+
+ON_BOTH_LOOPS = True
 
 
 @virtual_time
@@ -213,3 +227,14 @@ async def test_timers_in_select_with_nil_and_channels() -> None:
             assert value == pytest.approx(start + 5)
         case other:
             pytest.fail(f"unexpected case: {other}")
+
+
+async def test_no_timer_and_no_deadline_comes_early() -> None:
+    """uvloop counts in milliseconds, and calls back up to one too early."""
+    for tenths in range(5, 25):
+        start = time.monotonic()
+        await after(tenths / 10_000).recv()
+        assert time.monotonic() - start >= tenths / 10_000
+        start = time.monotonic()
+        await with_timeout(background(), tenths / 10_000).done().recv_ok()
+        assert time.monotonic() - start >= tenths / 10_000
