@@ -6,7 +6,7 @@ from asyncio import Future
 from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeVar
 
 if TYPE_CHECKING:
-    from fairway.concurrency.views import RecvChan, SendChan
+    from fairway.concurrency.views import SendChan
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -30,36 +30,35 @@ CLOSED: Final[Any] = _Mark("closed")
 class Case(Generic[T_co]):
     """A case of a `select`; `T_co` is the type of the value that the select returns for it."""
 
-    __slots__ = ("chan",)
-
-    chan: Any  # Chan or SharedChan; select looks which
+    __slots__ = ()
 
 
 class RecvCase(Case[T_co]):
-    """The case "receive from this channel" of a `select`; made by `on_recv()`."""
+    """The case "receive from this channel" of a `select`, as `on_recv()` gives it.
+
+    It holds nothing but the channel, and so a channel is its own receive case: a select in a loop makes none.
+    """
 
     __slots__ = ()
-
-    def __init__(self, chan: RecvChan[T_co]) -> None:
-        self.chan = chan
-
-    def __repr__(self) -> str:
-        """Return the case as it would be written in Go."""
-        return f"<case <-{self.chan!r}>"
 
 
 class SendCase(Case[None]):
     """The case "send `value` on this channel" of a `select`; made by `on_send(value)`."""
 
-    __slots__ = ("value",)
+    __slots__ = ("chan", "value")
 
     def __init__(self, chan: SendChan[Any], value: object) -> None:
-        self.chan = chan
+        self.chan: Any = chan  # Chan or SharedChan; select looks which
         self.value = value
 
     def __repr__(self) -> str:
         """Return the case as it would be written in Go."""
         return f"<case {self.chan!r} <- {self.value!r}>"
+
+
+def channel_of(case: Any) -> Any:
+    """Return the channel of a case."""
+    return case.chan if case.__class__ is SendCase else case
 
 
 class SelectEntry:
@@ -70,6 +69,8 @@ class SelectEntry:
     """
 
     __slots__ = ("done", "future", "index", "is_send")
+
+    _callbacks = None  # no task is parked on the entry itself, so none is switched to
 
     def __init__(self, future: Future[tuple[int, Any, bool]], index: int, is_send: bool) -> None:
         self.future = future

@@ -20,7 +20,9 @@ from typing import Any, Generic, Literal, TypeVar
 from fairway.concurrency import registry
 from fairway.concurrency.cases import CLOSED, NOT_READY, RecvCase, SelectEntry, SendCase
 from fairway.concurrency.errors import Closed, CloseOfClosed, SendOnClosed, WrongArgument
-from fairway.concurrency.parking import enter, settle
+from fairway.concurrency.parking import deferred, enter, settle
+from fairway.concurrency.registry import future_of, wake
+from fairway.concurrency.switching import NO_TASK, NOWHERE, Home, Woken, home_of, switch, task_on
 from fairway.concurrency.views import ChanStatistics, RecvChan, RecvView, SendChan, SendView
 
 T = TypeVar("T")
@@ -48,7 +50,7 @@ def check_batch(n: object) -> int:
     return n
 
 
-class Chan(SendChan[T], RecvChan[T], Generic[T]):
+class Chan(SendChan[T], RecvChan[T], RecvCase[T], Generic[T]):
     """A channel of capacity `cap` (>= 0, default 0: unbuffered) for the tasks of one event loop.
 
     Values leave in the order in which they came, and waiters are served in the order in which they came.
@@ -62,16 +64,35 @@ class Chan(SendChan[T], RecvChan[T], Generic[T]):
     Source: Go specification, "Channel types"; ``runtime/chan.go``.
     """
 
-    __slots__ = ("__weakref__", "_buf", "_cap", "_closed", "_dead_recv", "_dead_send", "_recvq", "_sendq")
+    __slots__ = (
+        "__weakref__",
+        "_buf",
+        "_cap",
+        "_closed",
+        "_dead_recv",
+        "_dead_send",
+        "_home",
+        "_recvq",
+        "_room",
+        "_sendq",
+        "_woken",
+    )
+
+    is_shared = False
 
     def __init__(self, cap: int = 0) -> None:
         self._cap = check_cap(cap)
+        # The buffer's bound for a send that may go straight into it: -1 when somebody may be waiting to receive
+        # and when the channel is closed. One comparison decides the common case.
+        self._room = cap
         self._buf: deque[T] = deque()
         self._recvq: deque[Future[Any] | SelectEntry] = deque()
         self._sendq: deque[tuple[Future[Any] | SelectEntry, T]] = deque()
         self._dead_recv = 0
         self._dead_send = 0
         self._closed = False
+        self._home: Home = NOWHERE
+        self._woken: Woken | None = None  # the last waiter of an unbuffered channel that the loop was to run
         if registry.enabled:
             registry.channels.add(self)
 
@@ -152,17 +173,20 @@ class Chan(SendChan[T], RecvChan[T], Generic[T]):
         if self._closed:
             raise CloseOfClosed
         self._closed = True
+        self._room = -1
         receivers, senders = self._recvq, self._sendq
         self._recvq, self._sendq = deque(), deque()
         self._dead_recv = self._dead_send = 0
         for entry in receivers:
             if not entry.done():
-                registry.wake(entry, CLOSED)
+                wake(entry, CLOSED)
         for entry, _ in senders:
             if not entry.done():
-                registry.wake(entry, CLOSED)
+                wake(entry, CLOSED)
 
     # -- waiting ---------------------------------------------------------------------------------------------
+    # send, recv and __anext__ are written out, with the common case first and without a helper's coroutine in
+    # between: a call costs as much as the rest of a buffered operation.
 
     async def send(self, value: T, /) -> None:
         """Wait until a receiver or the buffer has taken `value`.
@@ -172,9 +196,38 @@ class Chan(SendChan[T], RecvChan[T], Generic[T]):
         Raises:
             SendOnClosed: The channel is closed, or was closed during the wait.
         """
-        done = self._put(value)
+        if len(self._buf) < self._room:
+            self._buf.append(value)
+            return
+        recvq = self._recvq
+        if recvq or self._closed:
+            if recvq and not self._cap and (self._woken is None or self._may_switch()):
+                future = recvq.popleft()
+                if not recvq:
+                    self._room = 0
+                if switch(self._home, future, value):
+                    return
+                recvq.appendleft(future)
+                self._room = -1
+            done = self._put(value)
+        else:
+            done = NOT_READY
         if done is NOT_READY:
-            done = await self._park_send(value)
+            home = self._home
+            task = task_on(home.loop)
+            if task is None or deferred:
+                home, task = self._enter()
+            n = task.cancelling() + 1
+            future = Future(loop=home.loop)
+            pair = (future, value)
+            self._sendq.append(pair)
+            try:
+                done = await future
+            except BaseException as exc:
+                if not settle(future, task, n, exc):
+                    self._drop_send(pair)
+                    raise
+                done = future.result()
         if done is CLOSED:
             raise SendOnClosed
 
@@ -186,9 +239,31 @@ class Chan(SendChan[T], RecvChan[T], Generic[T]):
         Raises:
             Closed: The channel is closed and drained.
         """
+        if self._buf and not self._sendq:
+            return self._buf.popleft()
+        sendq = self._sendq
+        if sendq and not self._cap and (self._woken is None or self._may_switch()):
+            pair = sendq.popleft()
+            if switch(self._home, pair[0], True):
+                return pair[1]
+            sendq.appendleft(pair)
         value = self._take()
         if value is NOT_READY:
-            value = await self._park_recv()
+            home = self._home
+            task = task_on(home.loop)
+            if task is None or deferred:
+                home, task = self._enter()
+            n = task.cancelling() + 1
+            future: Future[Any] = Future(loop=home.loop)
+            self._recvq.append(future)
+            self._room = -1
+            try:
+                value = await future
+            except BaseException as exc:
+                if not settle(future, task, n, exc):
+                    self._drop_recv(future)
+                    raise
+                value = future.result()
         if value is CLOSED:
             raise Closed
         return value  # type: ignore[no-any-return]  # the marks are gone, a T is left
@@ -207,6 +282,8 @@ class Chan(SendChan[T], RecvChan[T], Generic[T]):
 
     async def __anext__(self) -> T:
         """Receive the next value, or raise `StopAsyncIteration` once closed and drained."""
+        if self._buf and not self._sendq:
+            return self._buf.popleft()
         value = self._take()
         if value is NOT_READY:
             value = await self._park_recv()
@@ -223,39 +300,51 @@ class Chan(SendChan[T], RecvChan[T], Generic[T]):
         Cancellation: as `recv`.
         """
         check_batch(n)
-        first = self._take()
-        if first is NOT_READY:
-            first = await self._park_recv()
+        got = self._take_many(n)
+        if got or self._closed:
+            return got
+        first = await self._park_recv()
         if first is CLOSED:
             return []
-        got: list[T] = [first]
-        while len(got) < n:
-            value = self._take()
-            if value is NOT_READY or value is CLOSED:
-                break
-            got.append(value)
-        return got
+        return [first] if n == 1 else [first, *self._take_many(n - 1)]
 
     async def send_many(self, items: Iterable[T], /) -> None:
         """Send every item in order, waiting where there is no room.
+
+        An iterator is asked for its next item only when the one before was sent.
 
         Cancellation: when `asyncio.CancelledError` is raised, a prefix of the items was sent and no other.
 
         Raises:
             SendOnClosed: The channel is closed or was closed meanwhile; its `sent` counts the accepted items.
         """
-        for sent, value in enumerate(items):
-            done = self._put(value)
+        if not isinstance(items, (list, tuple, range)):
+            for sent, value in enumerate(items):
+                done = self._put(value)
+                if done is NOT_READY:
+                    done = await self._park_send(value)
+                if done is CLOSED:
+                    raise SendOnClosed(sent=sent)
+            return
+        at, end = 0, len(items)
+        while at < end:
+            room = self._room - len(self._buf)
+            if room > 0:
+                self._buf.extend(items[at : at + room])
+                at = min(end, at + room)
+                continue
+            done = self._put(items[at])
             if done is NOT_READY:
-                done = await self._park_send(value)
+                done = await self._park_send(items[at])
             if done is CLOSED:
-                raise SendOnClosed(sent=sent)
+                raise SendOnClosed(sent=at)
+            at += 1
 
     # -- select ----------------------------------------------------------------------------------------------
 
     def on_recv(self) -> RecvCase[T]:
         """Return the case "receive from this channel" for `select`."""
-        return RecvCase(self)
+        return self
 
     def on_send(self, value: T, /) -> SendCase:
         """Return the case "send `value` on this channel" for `select`."""
@@ -265,15 +354,14 @@ class Chan(SendChan[T], RecvChan[T], Generic[T]):
 
     def _take(self) -> Any:
         """Receive now: a value, CLOSED or NOT_READY."""
-        buf, sendq = self._buf, self._sendq
-        if buf:
-            value = buf.popleft()
-            if sendq:
+        if self._buf:
+            value = self._buf.popleft()
+            if self._sendq:
                 refill = self._from_sender()
                 if refill is not NOT_READY:
-                    buf.append(refill)
+                    self._buf.append(refill)
             return value
-        if sendq:
+        if self._sendq:
             value = self._from_sender()
             if value is not NOT_READY:
                 return value
@@ -286,7 +374,7 @@ class Chan(SendChan[T], RecvChan[T], Generic[T]):
             entry, value = sendq.popleft()
             if entry.done():
                 self._dead_send -= 1
-            elif registry.wake(entry, True):
+            elif wake(entry, True) if self._cap else self._wake_in_order(entry, True):
                 return value
         return NOT_READY
 
@@ -299,12 +387,53 @@ class Chan(SendChan[T], RecvChan[T], Generic[T]):
             entry = recvq.popleft()
             if entry.done():
                 self._dead_recv -= 1
-            elif registry.wake(entry, value):
+                continue
+            if not recvq:
+                self._room = self._cap
+            if wake(entry, value) if self._cap else self._wake_in_order(entry, value):
                 return True
+        self._room = self._cap
         if len(self._buf) < self._cap:
             self._buf.append(value)
             return True
         return NOT_READY
+
+    def _wake_in_order(self, entry: Future[Any] | SelectEntry, result: Any) -> bool:
+        """Commit a waiter of an unbuffered channel through the loop; False if it is dead."""
+        self._woken = Woken(future_of(entry))
+        return wake(entry, result)
+
+    def _may_switch(self) -> bool:
+        """Whether every waiter that this channel woke through the loop has run."""
+        if self._woken is not None:
+            if not self._woken.has_run():
+                return False
+            self._woken = None
+        return True
+
+    def _take_many(self, n: int) -> list[T]:
+        """Receive up to `n` values now, those of blocked senders included, and refill the buffer from the rest."""
+        buf = self._buf
+        if n >= len(buf):
+            got = list(buf)
+            buf.clear()
+        else:
+            got = [buf.popleft() for _ in range(n)]
+        while self._sendq and (len(got) < n or len(buf) < self._cap):
+            value = self._from_sender()
+            if value is NOT_READY:
+                break
+            if len(got) < n:
+                got.append(value)
+            else:
+                buf.append(value)
+        return got
+
+    def _enter(self) -> tuple[Home, Any]:
+        """Return the running loop's home and the current task; raise a cancel of the task that was deferred."""
+        loop, task, _ = enter()
+        self._home = home_of(loop)
+        return self._home, task or NO_TASK
 
     def _recv_ready(self) -> bool:
         """Whether `_take` is likely to find something; exact unless only waiters of closed loops are left."""
@@ -328,12 +457,14 @@ class Chan(SendChan[T], RecvChan[T], Generic[T]):
                 return True
             recvq.popleft()
             self._dead_recv -= 1
+        self._room = self._cap
         return False
 
     async def _park_recv(self) -> Any:
-        loop, task, n = enter()
-        future: Future[Any] = Future(loop=loop)
-        self._recvq.append(future)
+        home, task = self._enter()
+        n = task.cancelling() + 1
+        future: Future[Any] = Future(loop=home.loop)
+        self.add_receiver(future)
         try:
             return await future
         except BaseException as exc:
@@ -343,8 +474,9 @@ class Chan(SendChan[T], RecvChan[T], Generic[T]):
             raise
 
     async def _park_send(self, value: T) -> Any:
-        loop, task, n = enter()
-        future: Future[Any] = Future(loop=loop)
+        home, task = self._enter()
+        n = task.cancelling() + 1
+        future: Future[Any] = Future(loop=home.loop)
         pair = (future, value)
         self._sendq.append(pair)
         try:
@@ -354,6 +486,15 @@ class Chan(SendChan[T], RecvChan[T], Generic[T]):
                 return future.result()
             self._drop_send(pair)
             raise
+
+    def add_receiver(self, entry: Any) -> None:
+        """Queue a waiter for a value: a future, or an entry of a select."""
+        self._recvq.append(entry)
+        self._room = -1
+
+    def add_sender(self, pair: tuple[Any, T]) -> None:
+        """Queue a waiter (a future, or an entry of a select) with the value that it sends."""
+        self._sendq.append(pair)
 
     def _drop_recv(self, entry: Future[Any] | SelectEntry) -> None:
         """Take a waiter that gave up out of the queue; it is done already."""
@@ -367,6 +508,8 @@ class Chan(SendChan[T], RecvChan[T], Generic[T]):
             if self._dead_recv > _COMPACT_FROM and self._dead_recv * 2 > len(queue):
                 self._recvq = deque(e for e in queue if not e.done())
                 self._dead_recv = min(0, self._dead_recv - len(queue) + len(self._recvq))
+        if not self._recvq and not self._closed:
+            self._room = self._cap
 
     def _drop_send(self, pair: tuple[Future[Any] | SelectEntry, T]) -> None:
         """Take a waiter that gave up out of the queue; it is done already."""

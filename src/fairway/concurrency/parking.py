@@ -18,9 +18,9 @@ from __future__ import annotations
 import asyncio
 from asyncio import current_task, get_running_loop
 from typing import Any
-from weakref import WeakKeyDictionary
 
-_deferred: WeakKeyDictionary[asyncio.Task[Any], Deferred] = WeakKeyDictionary()
+# Tasks that have a cancel still to be delivered, for one turn of their loop; empty almost always.
+deferred: dict[asyncio.Task[Any], Deferred] = {}
 
 
 class Deferred:
@@ -34,8 +34,8 @@ class Deferred:
         self.handle = get_running_loop().call_soon(self._redeliver, task)
 
     def _redeliver(self, task: asyncio.Task[Any]) -> None:
-        if _deferred.get(task) is self:
-            del _deferred[task]
+        if deferred.get(task) is self:
+            del deferred[task]
         if not task.done() and task.cancelling() >= self.threshold:
             task.uncancel()
             task.cancel(*self.args)
@@ -50,19 +50,27 @@ def enter() -> tuple[asyncio.AbstractEventLoop, asyncio.Task[Any] | None, int]:
     task = current_task(loop)
     if task is None:
         return loop, None, 1
-    if _deferred:
+    if deferred:
         raise_deferred(task)
     return loop, task, task.cancelling() + 1
 
 
 def raise_deferred(task: asyncio.Task[Any]) -> None:
     """Deliver a deferred cancel of `task` here, where it is about to park."""
-    deferred = _deferred.pop(task, None)
-    if deferred is None:
+    late = deferred.pop(task, None)
+    if late is None:
+        _forget_closed_loops()
         return
-    deferred.handle.cancel()
-    if task.cancelling() >= deferred.threshold:
-        raise asyncio.CancelledError(*deferred.args)
+    late.handle.cancel()
+    if task.cancelling() >= late.threshold:
+        raise asyncio.CancelledError(*late.args)
+
+
+def _forget_closed_loops() -> None:
+    """Drop what a loop that was closed will never deliver."""
+    for task in list(deferred):
+        if task.get_loop().is_closed():
+            deferred.pop(task, None)
 
 
 def settle(future: asyncio.Future[Any], task: asyncio.Task[Any] | None, n: int, exc: BaseException) -> bool:
@@ -80,7 +88,7 @@ def settle(future: asyncio.Future[Any], task: asyncio.Task[Any] | None, n: int, 
     return True
 
 
-def defer(task: asyncio.Task[Any] | None, n: int, exc: asyncio.CancelledError) -> None:
+def defer(task: Any, n: int, exc: asyncio.CancelledError) -> None:
     """Deliver `exc`, which came over a committed operation of `task`, again; n as `enter` gave it."""
-    if task is not None:
-        _deferred[task] = Deferred(task, n, exc.args)
+    if hasattr(task, "uncancel"):  # NO_TASK and a coroutine driven by hand have nothing to deliver to
+        deferred[task] = Deferred(task, n, exc.args)

@@ -1,20 +1,18 @@
 """`select`: wait for the first of several channel operations, sends and receives mixed.
 
-Source: Go specification, "Select statements"; ``runtime/select.go``. One future decides a blocked select: its
-entries stand in the queues of all its channels, the first passer sets the future, and the others find it done.
-Entries are put in place and taken out within one step of the task, so a select never meets itself.
+Source: Go specification, "Select statements"; ``runtime/select.go``. This file holds the types, one overload for
+each number of cases up to eight, so that a checker narrows the value in every ``case`` of a ``match``, and the
+pass over the cases that finds one ready. `selecting` holds what happens then.
 """
 
 from __future__ import annotations
 
-from asyncio import Future
-from random import random
 from typing import Any, Literal, TypeVar, overload
 
-from fairway.concurrency.cases import CLOSED, DEFAULT, NOT_READY, Case, RecvCase, SelectEntry, SendCase
-from fairway.concurrency.errors import SendOnClosed, WrongArgument
-from fairway.concurrency.nil import nil, park_forever
-from fairway.concurrency.parking import enter, settle
+from fairway.concurrency.cases import DEFAULT, NOT_READY, Case, SendCase
+from fairway.concurrency.chan import Chan
+from fairway.concurrency.errors import WrongArgument
+from fairway.concurrency.selecting import attempt, attempt_any, block, check_timeout
 from fairway.concurrency.shared import SharedChan
 from fairway.concurrency.shared_select import select_shared
 
@@ -266,92 +264,50 @@ async def select(*cases: Case[Any], default: bool = False, timeout: float | None
         WrongArgument: A case is no case, or `timeout` is negative or no number.
     """
     if timeout is not None:
-        _check_timeout(timeout)
+        check_timeout(timeout)
+    elif len(cases) == 2:
+        # Work beside ctx.done(), by far the most frequent select, with a value waiting for one of the two.
+        one, two = cases
+        if one.__class__ is Chan and two.__class__ is Chan:
+            if one._buf:
+                if not (one._sendq or two._buf or two._sendq or two._closed):
+                    return 0, one._buf.popleft(), True
+            elif two._buf and not (two._sendq or one._sendq or one._closed):
+                return 1, two._buf.popleft(), True
+    # One pass in source order; a channel of one loop is looked at here, since calls cost more than the looking.
+    first, others, index = -1, None, -1
     for case in cases:
-        if case.__class__ is not RecvCase and case.__class__ is not SendCase:
-            raise WrongArgument(f"expected a case made by on_recv() or on_send(value), got: {case!r}")
-        if isinstance(case.chan, SharedChan):
+        index += 1
+        if case.__class__ is Chan:
+            if not (case._buf or case._sendq or case._closed):
+                continue
+        elif case.__class__ is SendCase:
+            chan = case.chan
+            if chan.is_shared:
+                return await select_shared(cases, default, timeout)
+            if not chan._send_ready():
+                continue
+        elif isinstance(case, SharedChan):
             return await select_shared(cases, default, timeout)
-    while True:
-        ready = [i for i, case in enumerate(cases) if _is_ready(case)]
-        if not ready:
-            break
-        index = ready[int(random() * len(ready))] if len(ready) > 1 else ready[0]  # noqa: S311  # fairness, no secret
-        result = _attempt(cases[index], index)
+        elif not isinstance(case, Chan):
+            raise WrongArgument(f"expected a case made by on_recv() or on_send(value), got: {case!r}")
+        elif not case._recv_ready():
+            continue
+        if first < 0:
+            first, chosen = index, case
+        elif others is None:
+            others = [index]
+        else:
+            others.append(index)
+    if first >= 0:
+        if others is not None:
+            result = attempt_any(cases, [first, *others])
+        elif chosen.__class__ is Chan and chosen._buf and not chosen._sendq:
+            return first, chosen._buf.popleft(), True
+        else:
+            result = attempt(chosen, first)
         if result is not NOT_READY:
             return result  # type: ignore[no-any-return]  # the mark is gone
     if default or timeout == 0:
         return DEFAULT
-    return await _block(cases, timeout)
-
-
-def _check_timeout(timeout: Any) -> None:
-    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout >= 0:
-        raise WrongArgument(f"expected a select timeout in seconds >= 0 or None, got: {timeout!r}")
-
-
-def _is_ready(case: Case[Any]) -> bool:
-    ready: bool = case.chan._send_ready() if isinstance(case, SendCase) else case.chan._recv_ready()
-    return ready
-
-
-def _attempt(case: Case[Any], index: int) -> Any:
-    """Carry the case out now: the select's result, or NOT_READY if it is not ready after all."""
-    if isinstance(case, SendCase):
-        done = case.chan._put(case.value)
-        if done is CLOSED:
-            raise SendOnClosed
-        return NOT_READY if done is NOT_READY else (index, None, True)
-    value = case.chan._take()
-    if value is CLOSED:
-        return index, None, False
-    return NOT_READY if value is NOT_READY else (index, value, True)
-
-
-async def _block(cases: tuple[Case[Any], ...], timeout: float | None) -> tuple[int, Any, bool]:
-    live = [(i, case) for i, case in enumerate(cases) if case.chan is not nil]
-    if not live and timeout is None:
-        await park_forever("select without a channel that is not nil")
-    loop, task, n = enter()
-    future: Future[tuple[int, Any, bool]] = Future(loop=loop)
-    timer = None if timeout is None else loop.call_later(timeout, _expire, future)
-    placed = [_place(case, SelectEntry(future, i, isinstance(case, SendCase))) for i, case in live]
-    try:
-        result = await future
-    except BaseException as exc:
-        if not settle(future, task, n, exc):
-            _remove(placed, -1)
-            raise
-        result = future.result()
-    finally:
-        if timer is not None:
-            timer.cancel()
-    _remove(placed, result[0])
-    if result[1] is CLOSED:
-        raise SendOnClosed
-    return result
-
-
-def _expire(future: Future[tuple[int, Any, bool]]) -> None:
-    if not future.done():
-        future.set_result(DEFAULT)
-
-
-def _place(case: Case[Any], entry: SelectEntry) -> tuple[Any, Any, SelectEntry]:
-    if isinstance(case, SendCase):
-        pair = (entry, case.value)
-        case.chan._sendq.append(pair)
-        return case.chan, pair, entry
-    case.chan._recvq.append(entry)
-    return case.chan, entry, entry
-
-
-def _remove(placed: list[tuple[Any, Any, SelectEntry]], winner: int) -> None:
-    """Take the entries out of the queues; the passer has taken out the winner's."""
-    for chan, item, entry in placed:
-        if entry.index == winner:
-            continue
-        if entry.is_send:
-            chan._drop_send(item)
-        else:
-            chan._drop_recv(item)
+    return await block(cases, timeout)

@@ -93,7 +93,7 @@ class WaitQueue:
                 self._dead = min(0, self._dead - len(items) + len(self._items))
 
 
-class SharedChan(SendChan[T], RecvChan[T], Generic[T]):
+class SharedChan(SendChan[T], RecvChan[T], RecvCase[T], Generic[T]):
     """A channel of capacity `cap` (>= 0, default 0) between threads and event loops.
 
     Tasks use the methods that `Chan` has; threads use `send_sync`, `recv_sync` and `recv_many_sync`, and the
@@ -105,6 +105,8 @@ class SharedChan(SendChan[T], RecvChan[T], Generic[T]):
     """
 
     __slots__ = ("__weakref__", "_buf", "_cap", "_closed", "_receivers", "_senders", "lock")
+
+    is_shared = True
 
     def __init__(self, cap: int = 0) -> None:
         self._cap = check_cap(cap)
@@ -324,7 +326,7 @@ class SharedChan(SendChan[T], RecvChan[T], Generic[T]):
 
     def on_recv(self) -> RecvCase[T]:
         """Return the case "receive from this channel" for `select`."""
-        return RecvCase(self)
+        return self
 
     def on_send(self, value: T, /) -> SendCase:
         """Return the case "send `value` on this channel" for `select`."""

@@ -13,8 +13,8 @@ from contextlib import ExitStack, contextmanager
 from random import random
 from typing import Any
 
-from fairway.concurrency.cases import CLOSED, DEFAULT, NOT_READY, Case, SendCase
-from fairway.concurrency.errors import SendOnClosed
+from fairway.concurrency.cases import CLOSED, DEFAULT, NOT_READY, Case, RecvCase, SendCase, channel_of
+from fairway.concurrency.errors import SendOnClosed, WrongArgument
 from fairway.concurrency.parking import defer, enter
 from fairway.concurrency.shared import SharedChan
 from fairway.concurrency.waiters import SharedEntry, TaskWaiter, mailbox_of
@@ -25,7 +25,7 @@ Selected = tuple[int, Any, bool]
 @contextmanager
 def _locked(cases: Sequence[Case[Any]]) -> Iterator[None]:
     """Hold the locks of all shared channels of `cases`, taken in the order of their addresses."""
-    shared = {id(case.chan): case.chan for case in cases if isinstance(case.chan, SharedChan)}
+    shared = {id(chan): chan for chan in map(channel_of, cases) if isinstance(chan, SharedChan)}
     with ExitStack() as stack:
         for key in sorted(shared):
             stack.enter_context(shared[key].lock)
@@ -33,7 +33,7 @@ def _locked(cases: Sequence[Case[Any]]) -> Iterator[None]:
 
 
 def _is_ready(case: Case[Any]) -> bool:
-    chan, is_send = case.chan, isinstance(case, SendCase)
+    chan, is_send = channel_of(case), isinstance(case, SendCase)
     if isinstance(chan, SharedChan):
         return chan.ready_locked(is_send)
     ready: bool = chan._send_ready() if is_send else chan._recv_ready()
@@ -42,7 +42,7 @@ def _is_ready(case: Case[Any]) -> bool:
 
 def _attempt(case: Case[Any], index: int) -> Any:
     """Carry the case out now: the select's result, or NOT_READY if it is not ready after all."""
-    chan = case.chan
+    chan = channel_of(case)
     if isinstance(case, SendCase):
         done = chan.put_locked(case.value) if isinstance(chan, SharedChan) else chan._put(case.value)
         if done is NOT_READY:
@@ -65,16 +65,16 @@ def _poll(cases: Sequence[Case[Any]]) -> Any:
 
 
 def _place(case: Case[Any], entry: SharedEntry) -> tuple[Any, Any, SharedEntry]:
-    chan = case.chan
+    chan = channel_of(case)
     value = case.value if isinstance(case, SendCase) else None
     if isinstance(chan, SharedChan):
         chan.queue_for(entry.is_send).add(entry, value)
         return chan, entry, entry
     if entry.is_send:
         pair = (entry, value)
-        chan._sendq.append(pair)
+        chan.add_sender(pair)
         return chan, pair, entry
-    chan._recvq.append(entry)
+    chan.add_receiver(entry)
     return chan, entry, entry
 
 
@@ -97,6 +97,9 @@ def _expire(waiter: TaskWaiter) -> None:
 async def select_shared(cases: Sequence[Case[Any]], default: bool, timeout: float | None) -> Selected:
     """Do what `select` does, with at least one `SharedChan` among `cases`."""
     with _locked(cases):
+        for case in cases:
+            if not isinstance(case, (SendCase, RecvCase)):
+                raise WrongArgument(f"expected a case made by on_recv() or on_send(value), got: {case!r}")
         result = _poll(cases)
         if result is NOT_READY and not default and timeout != 0:
             loop, task, n = enter()

@@ -149,6 +149,8 @@ class SharedEntry:
 
     __slots__ = ("done", "future", "index", "is_send", "waiter")
 
+    _callbacks = None  # as SelectEntry: never switched to
+
     def __init__(self, waiter: TaskWaiter, index: int, is_send: bool) -> None:
         self.waiter = waiter
         self.future = waiter.future

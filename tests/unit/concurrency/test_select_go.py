@@ -418,7 +418,9 @@ async def test_timeout_is_checked(make: Make, timeout: Any) -> None:
 
 async def test_cases_are_checked(make: Make) -> None:
     with pytest.raises(WrongArgument, match="made by on_recv"):
-        await select(make(0))  # type: ignore[call-overload]
+        await select(make(0).receiver)  # type: ignore[call-overload]
+    with pytest.raises(WrongArgument, match="made by on_recv"):
+        await select(make(0).on_recv(), 3)  # type: ignore[call-overload]
 
 
 async def test_timeout_result_and_timeout_zero(make: Make) -> None:

@@ -1,0 +1,1 @@
+"""Channels beside asyncio.Queue, anyio, trio, janus, culsans, aiologic and Go."""
