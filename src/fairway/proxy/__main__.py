@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from fairway.errors import FairwayError
-from fairway.proxy.options import DoorOptions
+from fairway.proxy.options import DoorOptions, split_networks
 from fairway.proxy.serve import Door, table_of
 
 
@@ -58,7 +58,7 @@ def options_of(given: argparse.Namespace) -> DoorOptions:
         keepalive_timeout=given.keepalive_timeout,
         send_timeout=given.send_timeout,
         stream_timeout=given.stream_timeout,
-        trusted=tuple(given.trusted),
+        trusted=split_networks(given.trusted),
         access_log=given.access_log,
         access_log_sample=given.access_log_sample,
         trace=not given.no_trace,

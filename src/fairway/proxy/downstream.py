@@ -149,7 +149,7 @@ class ClientConnection(asyncio.Protocol):
                 self._stash(data)
             else:
                 self._take_head(data)
-                if self.rest:
+                if len(self.rest):
                     self._advance()
         elif state in _BODY:
             self._take_body(data)

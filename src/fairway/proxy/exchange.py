@@ -35,7 +35,9 @@ from fairway.proxy.request import RequestHead
 from fairway.proxy.response import ResponseHead
 
 if TYPE_CHECKING:
+    from fairway.proxy.bodypipe import BodyPipe
     from fairway.proxy.downstream import ClientConnection
+    from fairway.proxy.middleware import ProxyRequest
     from fairway.proxy.table import RouteState
     from fairway.proxy.targets import TargetState
     from fairway.proxy.upstream import UpstreamConnection
@@ -74,6 +76,10 @@ class Exchange:
     latency = 0.0
     response: ResponseHead | None = None
     extra = b""
+    view: ProxyRequest | None = None
+    request_pipe: BodyPipe | None = None
+    response_pipe: BodyPipe | None = None
+    bodyless = False
     _pending: list[bytes] | None = None
     _pending_size = 0
     _pending_end: bytes | None = None
@@ -88,7 +94,6 @@ class Exchange:
     _rechunk = False
     _until_close = False
     _stream = False
-    _bodyless = False
     _client_eof = False
     _upstream_eof = False
 
@@ -239,9 +244,10 @@ class Exchange:
             self._pending_size = 0
             self._body_sent = True
             upstream.write(b"".join(pending))
-            if self.holds_body and not upstream.write_paused:
-                self.holds_body = False
-                self.client.hold_body(False)
+            if self.request_pipe is not None:
+                self.request_pipe.blocked(upstream.write_paused)
+            elif self.holds_body and not upstream.write_paused:
+                self.hold_request(False)
         if self._pending_end is not None:
             self._finish_request(upstream, self._pending_end)
         elif self.head.expects and not self.body_done and not self._body_sent:
@@ -310,6 +316,13 @@ class Exchange:
             return
         if self._continue_timer is not None:
             self._stop_continue()
+        if self.request_pipe is not None:
+            self.request_pipe.feed(data)
+        else:
+            self.forward_body(data)
+
+    def forward_body(self, data: bytes) -> None:
+        """Send payload to the upstream, or keep it until there is one."""
         if self.head.chunked:
             data = b"%x\r\n%b\r\n" % (len(data), data)
         upstream = self.upstream
@@ -318,9 +331,11 @@ class Exchange:
                 self._pending = []
             self._pending.append(data)
             self._pending_size += len(data)
-            if self._pending_size > PENDING_BYTES and not self.holds_body:
-                self.holds_body = True
-                self.client.hold_body(True)
+            if self._pending_size > PENDING_BYTES:
+                if self.request_pipe is not None:
+                    self.request_pipe.blocked(True)
+                elif not self.holds_body:
+                    self.hold_request(True)
             return
         self._body_sent = True
         upstream.write(data)
@@ -330,6 +345,15 @@ class Exchange:
         if self.over:
             return
         self.body_done = True
+        if self.request_pipe is not None:
+            self.request_pipe.finish(trailers)
+        else:
+            self.forward_end(trailers)
+
+    def forward_end(self, trailers: bytes) -> None:
+        """Send the end of the request's body to the upstream, or keep it until there is one."""
+        if self.over:
+            return
         if self.upstream is None:
             self._pending_end = trailers
         else:
@@ -344,11 +368,20 @@ class Exchange:
     def upstream_blocked(self, blocked: bool) -> None:
         """Pause or resume reading from the client: the upstream does not keep up, or does again."""
         client = self.client
-        if client.state == 4:
+        if self.request_pipe is not None:
+            self.request_pipe.blocked(blocked)
+        elif client.state == 4:
             client.hold_body(blocked)
         elif not self.body_done and self.holds_body != blocked:
             self.holds_body = blocked
             client.hold_body(blocked)
+
+    def hold_request(self, hold: bool) -> None:
+        """Read no more of the request's body (True), or go on."""
+        if not self.over:
+            self.holds_body = hold
+            if not self.body_done:
+                self.client.hold_body(hold)
 
     def _let_continue(self) -> None:
         self._continue_timer = None
@@ -380,7 +413,7 @@ class Exchange:
     def answer(self, response: ResponseHead, bodyless: bool, payload: bytes) -> None:
         """Pass on the answer's head with the first part of its body, if that came along."""
         self.response = response
-        self._bodyless = bodyless
+        self.bodyless = bodyless
         self.status = response.status
         self.latency = _monotonic() - self.started
         self._stop_continue()
@@ -402,7 +435,7 @@ class Exchange:
         head = self.head
         keep = head.keep_alive and self.body_done and not client.half_closed and not self.worker.stopping
         framing = b""
-        if self._bodyless:
+        if self.bodyless:
             if response.length >= 0 and response.status != 204 and not response.chunked:
                 framing = b"Content-Length: %d\r\n" % response.length
         elif response.chunked or response.length < 0:
@@ -464,6 +497,15 @@ class Exchange:
 
     def body(self, payload: bytes) -> None:
         """Pass on payload of the answer's body (not empty)."""
+        if self.response_pipe is not None:
+            self.response_pipe.feed(payload)
+        else:
+            self.emit_body(payload)
+
+    def emit_body(self, payload: bytes) -> None:
+        """Write payload to the client (not empty)."""
+        if self.over:
+            return
         self.sent += len(payload)
         if self._rechunk:
             payload = b"%x\r\n%b\r\n" % (len(payload), payload)
@@ -473,16 +515,48 @@ class Exchange:
         """End well: the answer has come whole."""
         if self.over:
             return
-        if self._rechunk:
-            self.client.transport.write(encode_end(trailers) if trailers else LAST_CHUNK)
         upstream = self.upstream
         assert upstream is not None
-        self._settle()
+        pipe = self.response_pipe
+        if pipe is not None:
+            upstream.exchange = None
+            self.upstream = None
+            pipe.finish(trailers)
+        else:
+            if self._rechunk:
+                self.client.transport.write(encode_end(trailers) if trailers else LAST_CHUNK)
+            self._settle()
         if reusable and self.body_done:
             upstream.rest_idle()
         else:
             upstream.close()
+        if pipe is None:
+            self.client.exchange_done(not self._close_after and self.body_done)
+
+    def end_body(self, trailers: bytes) -> None:
+        """End well after the answer's body has come out of the middleware's channels."""
+        if self.over:
+            return
+        if self._rechunk:
+            self.client.transport.write(encode_end(trailers))
+        self._settle()
         self.client.exchange_done(not self._close_after and self.body_done)
+
+    def hold_answer(self, hold: bool) -> None:
+        """Read no more from the upstream (True), or go on."""
+        if self.upstream is not None:
+            self.upstream.hold(hold)
+
+    def pipe_failed(self, error: BaseException) -> None:
+        """End because a middleware raised: 500, or a broken-off answer if one has begun."""
+        if self.over or isinstance(error, asyncio.CancelledError):
+            return
+        self.worker.loop.call_exception_handler({"message": "a middleware of the door raised", "exception": error})
+        head_sent = self._rechunk or self._until_close or self.sent > 0
+        if not head_sent:
+            self.status = 0
+        if not self.refuse(500, "A middleware of the door failed."):
+            self.client.abort(reset=self._until_close)
 
     # -- upgraded connections ----------------------------------------------------------------------------------------
 
@@ -567,7 +641,9 @@ class Exchange:
 
     def client_blocked(self, blocked: bool) -> None:
         """Pause or resume reading from the upstream: the client does not keep up, or does again."""
-        if self.upstream is not None:
+        if self.response_pipe is not None:
+            self.response_pipe.blocked(blocked)
+        elif self.upstream is not None:
             self.upstream.hold(blocked)
 
     def client_gone(self) -> None:
@@ -727,6 +803,10 @@ class Exchange:
         self.over = True
         if self._continue_timer is not None:
             self._stop_continue()
+        if self.request_pipe is not None:
+            self.request_pipe.cancel()
+        if self.response_pipe is not None:
+            self.response_pipe.cancel()
         target = self.target
         if target is not None:
             target.in_flight -= 1

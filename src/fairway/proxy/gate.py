@@ -6,10 +6,13 @@ password is hashed for one that a rate limit turns away.
 
 from __future__ import annotations
 
+import time
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from fairway.concurrency import RateLimiter
 from fairway.proxy.auth import PasswordCheck
 from fairway.proxy.options import Network, in_networks
 from fairway.proxy.request import RequestHead
@@ -28,31 +31,38 @@ class Answer:
 
 
 class RateGate:
-    """Token buckets by client address, the 10,000 that came last; or one for the route.
+    """Token buckets (`fairway.concurrency.RateLimiter`) by client address, the 10,000 that came last; or one a route.
 
-    A bucket is two floats and is refilled when it is asked: capacity `burst`, `rate` tokens a second.
+    Args:
+        limit: Rate, burst and what is told apart.
+        clock: Returns monotonic seconds.
     """
 
-    __slots__ = ("_buckets", "_limit")
+    __slots__ = ("_buckets", "_clock", "_limit")
 
-    def __init__(self, limit: RateLimit) -> None:
+    def __init__(self, limit: RateLimit, clock: Callable[[], float] = time.monotonic) -> None:
         self._limit = limit
-        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
+        self._clock = clock
+        self._buckets: OrderedDict[str, RateLimiter] = OrderedDict()
 
     def __repr__(self) -> str:
         return f"<RateGate {self._limit.rate:g}/s burst={self._limit.burst} clients={len(self._buckets)}>"
 
-    def take(self, address: str, now: float) -> float:
-        """Take a token at time `now` (monotonic seconds); return 0.0, or the seconds until there is one."""
+    def take(self, address: str) -> float:
+        """Take a token; return 0.0, or the seconds until there is one."""
         key = address if self._limit.key == "client" else ""
-        tokens, then = self._buckets.get(key, (float(self._limit.burst), now))
-        tokens = min(float(self._limit.burst), tokens + (now - then) * self._limit.rate)
-        wait = 0.0 if tokens >= 1.0 else (1.0 - tokens) / self._limit.rate
-        self._buckets[key] = (tokens - 1.0 if wait == 0.0 else tokens, now)
+        bucket = self._buckets.get(key)
+        if bucket is None:
+            bucket = self._buckets[key] = RateLimiter(self._limit.rate, self._limit.burst, clock=self._clock)
+            if len(self._buckets) > _CLIENTS:
+                self._buckets.popitem(last=False)
         self._buckets.move_to_end(key)
-        if len(self._buckets) > _CLIENTS:
-            self._buckets.popitem(last=False)
-        return wait
+        if bucket.allow():
+            return 0.0
+        reservation = bucket.reserve()
+        wait = reservation.delay
+        reservation.cancel()
+        return max(wait, 0.001)
 
 
 class Gate:
@@ -100,7 +110,7 @@ class Gate:
                 location = location.rstrip(b"/") + (head.target if head.target[:1] == b"/" else b"/")
             return Answer(spec.redirect.status, "The resource is elsewhere.", b"Location: %b\r\n" % location)
         if self._rate is not None:
-            wait = self._rate.take(address, now)
+            wait = self._rate.take(address)
             if wait > 0.0:
                 return Answer(429, "Too many requests.", b"Retry-After: %d\r\n" % (int(wait) + 1))
         if self._password is not None and not self._password.allows(head.field(b"authorization"), now):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
@@ -101,6 +102,11 @@ def parse_networks(texts: tuple[str, ...]) -> tuple[Network, ...]:
         return tuple(ipaddress.ip_network(text, strict=False) for text in texts)
     except ValueError as error:
         raise OptionError(f"expected trusted networks such as 10.0.0.0/8: {error}") from error
+
+
+def split_networks(texts: Iterable[str]) -> tuple[str, ...]:
+    """Return the networks of options that may each hold several, separated by commas."""
+    return tuple(part.strip() for text in texts for part in text.split(",") if part.strip())
 
 
 def in_networks(address: str, networks: tuple[Network, ...]) -> bool:

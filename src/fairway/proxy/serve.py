@@ -6,7 +6,7 @@ import asyncio
 import gc
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -54,6 +54,19 @@ def table_of(routes: Sequence[str]) -> RouteTable:
     return RouteTable(version=1, routes=tuple(merged.values()))
 
 
+def raise_file_limit() -> None:
+    """Allow as many open files as the system lets this process have: every connection is one."""
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = hard if hard != resource.RLIM_INFINITY else 1 << 20
+    if soft < wanted:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        except (OSError, ValueError):  # macOS names a bound that it does not grant
+            resource.setrlimit(resource.RLIMIT_NOFILE, (min(10_240, wanted), hard))
+
+
 class Door:
     """One worker with its control socket, signals and certificates; `run` serves until it is told to stop."""
 
@@ -68,6 +81,7 @@ class Door:
 
     def run(self) -> int:
         """Serve; return the exit status: 0, or 1 where requests had to be cut off at the end of the grace."""
+        raise_file_limit()
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             return runner.run(self.serve())
 
@@ -86,7 +100,7 @@ class Door:
         if self._options.socket is not None:
             control = ControlServer(worker, self._options.socket, self._ask_stop, tls.reload if tls else None)
             await control.start()
-        scrape = await self._serve_metrics(worker)
+        close_metrics = self._serve_metrics(worker)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._ask_stop, self._options.grace)
         # What lives now lives to the end: the collector need not look at it again.
@@ -98,8 +112,8 @@ class Door:
         await self._stop.wait()
         if control is not None:
             await control.close()
-        if scrape is not None:
-            scrape.close()
+        if close_metrics is not None:
+            await loop.run_in_executor(None, close_metrics)
         cut = await worker.stop(self._grace)
         return 1 if cut else 0
 
@@ -115,9 +129,9 @@ class Door:
 
         return CertificateStore(self._options.certificates or Path("certificates"))
 
-    async def _serve_metrics(self, worker: Worker) -> asyncio.Server | None:
+    def _serve_metrics(self, worker: Worker) -> Callable[[], None] | None:
         if self._options.metrics is None:
             return None
         from fairway.proxy.scrape import serve_metrics
 
-        return await serve_metrics(worker, *parse_address(self._options.metrics))
+        return serve_metrics(worker, *parse_address(self._options.metrics))

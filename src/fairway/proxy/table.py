@@ -44,7 +44,7 @@ class RouteState:
         self.upstream_timeout = spec.limits.upstream_timeout
         # One target and no conditions: the data path takes it without a choice.
         self.only = targets[0] if len(targets) == 1 and not spec.split and targets[0].usable else None
-        self.gate = (
+        self.gate: Gate | None = (
             Gate(spec, parse_networks(spec.allow), before.gate if before else None) if Gate.needed(spec) else None
         )
         self._release_credit: dict[str, int] = {}

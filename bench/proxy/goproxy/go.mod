@@ -1,0 +1,3 @@
+module fairway.dev/bench/goproxy
+
+go 1.21
