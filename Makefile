@@ -47,8 +47,9 @@ soak: $(STAMP) system ## ten minutes of mixed load on the door with reloads, kil
 crash: $(STAMP) system ## 1,000 SIGKILL cycles over every job store
 	@FAIRWAY_CRASH_CYCLES=1000 $(PY) -m pytest -m "slow or integration" --timeout=0 tests/integration/crash
 
-schema: $(STAMP) ## write the JSON Schema of the registry and the OpenAPI document
+schema: $(STAMP) ## write the JSON Schema of the registry and the reference of the command line
 	@$(PY) -m fairway.apps.schema > compose/app-registry.schema.json
+	@page=$$($(PY) -m fairway.cli.reference) && printf '%s\n' "$$page" > docs/51-command-line.md
 
 clean: ## remove the virtual environment, caches and .fairway
 	rm -rf $(VENV) .cache .mypy_cache .ruff_cache .pytest_cache .fairway
