@@ -24,6 +24,7 @@ E = TypeVar("E")
 F = TypeVar("F")
 G = TypeVar("G")
 H = TypeVar("H")
+_ABSENT: Any = object()
 _Nothing = tuple[Literal[-1], None, Literal[False]]
 
 
@@ -245,7 +246,9 @@ async def select(
 async def select(*cases: Case[Any], default: bool = ..., timeout: float | None = ...) -> tuple[int, Any, bool]: ...
 
 
-async def select(*cases: Case[Any], default: bool = False, timeout: float | None = None) -> tuple[int, Any, bool]:
+async def select(
+    one: Any = _ABSENT, two: Any = _ABSENT, /, *more: Case[Any], default: bool = False, timeout: float | None = None
+) -> tuple[int, Any, bool]:
     """Carry out exactly one of `cases`, waiting until one can proceed.
 
     Args:
@@ -265,15 +268,14 @@ async def select(*cases: Case[Any], default: bool = False, timeout: float | None
     """
     if timeout is not None:
         check_timeout(timeout)
-    elif len(cases) == 2:
+    elif one.__class__ is Chan and two.__class__ is Chan and not more:
         # Work beside ctx.done(), by far the most frequent select, with a value waiting for one of the two.
-        one, two = cases
-        if one.__class__ is Chan and two.__class__ is Chan:
-            if one._buf:
-                if not (one._sendq or two._buf or two._sendq or two._closed):
-                    return 0, one._buf.popleft(), True
-            elif two._buf and not (two._sendq or one._sendq or one._closed):
-                return 1, two._buf.popleft(), True
+        if one._buf:
+            if not (one._sendq or two._buf or two._sendq or two._closed):
+                return 0, one._buf.popleft(), True
+        elif two._buf and not (two._sendq or one._sendq or one._closed):
+            return 1, two._buf.popleft(), True
+    cases = (one, two, *more) if two is not _ABSENT else (one,) if one is not _ABSENT else ()
     # One pass in source order; a channel of one loop is looked at here, since calls cost more than the looking.
     first, others, index = -1, None, -1
     for case in cases:

@@ -91,7 +91,7 @@ def switch(home: Home, future: Any, result: Any) -> bool:
     except RuntimeError:
         # A context cannot be entered twice: a task that shares ours is woken through the loop. Anything else has
         # begun the step, and is not for us to repeat.
-        if task._fut_waiter is not future:  # it did begin
+        if task._fut_waiter is not future:  # type: ignore[attr-defined]  # what it waits on, in C
             raise
         loop.call_soon(callback, future, context=context)
     finally:
