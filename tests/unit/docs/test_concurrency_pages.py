@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[3]
 PAGES = sorted(
     path
     for path in (ROOT / "docs").glob("*.md")
-    if re.match(r"(01-go|3\d-|40-shut|60-concurrency|61-go|85-concurrency)", path.name)
+    if re.match(r"(01-go|3\d-|4[01]-|60-concurrency|61-go|85-concurrency)", path.name)
     and "fairway.concurrency" in path.read_text()
 )
 EXAMPLES = sorted((ROOT / "examples/concurrency").glob("*.py"))
