@@ -1,6 +1,6 @@
 """The HTTP face: one Starlette application over whatever services it is given.
 
-To mount another service: give `Services` a field for it and add one line to `_mounted`; the module is imported only
+To mount another service: give `Services` a field for it and add one line to `MODULES`; the module is imported only
 where the service is there. Its `routes(service)` returns Starlette routes whose handlers carry an
 `fairway.api.operation.operation`.
 """
@@ -8,9 +8,7 @@ where the service is there. Its `routes(service)` returns Starlette routes whose
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from importlib import import_module
-from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -19,35 +17,10 @@ from starlette.types import ASGIApp
 
 from fairway.api import problem
 from fairway.api.guard import Guard, GuardPolicy
+from fairway.api.services import Services
 from fairway.errors import FairwayError
 
-
-@dataclass(slots=True)
-class Services:
-    """What the API speaks for; the routes of what is None are absent.
-
-    Attributes:
-        platform: `fairway.platform.Platform`: apps, deploys, releases.
-        jobs: The job service of `fairway.jobs`.
-        events: The event bus of `fairway.events`.
-        webhooks: `fairway.platform.webhooks.Webhooks`.
-        logs: `fairway.logs.service.LogService`.
-        health: `fairway.health.checker.HealthChecker`.
-        metrics: `fairway.telemetry.metrics.Metrics`.
-        token: Bearer token of administrators over TCP; None leaves TCP open, for tests and single services only.
-        app_token: Bearer token of hosted apps: jobs, events and nothing else.
-    """
-
-    platform: Any = None
-    jobs: Any = None
-    events: Any = None
-    webhooks: Any = None
-    logs: Any = None
-    health: Any = None
-    metrics: Any = None
-    token: str | None = None
-    app_token: str | None = None
-
+__all__ = ["MODULES", "Services", "create_app"]
 
 # field of Services -> module whose routes(service) is mounted
 MODULES: dict[str, str] = {

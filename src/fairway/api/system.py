@@ -12,7 +12,7 @@ from starlette.routing import BaseRoute, Route
 from fairway.api.operation import operation, reply
 
 if TYPE_CHECKING:
-    from fairway.api.app import Services
+    from fairway.api.services import Services
 
 
 class Ready(msgspec.Struct, kw_only=True):

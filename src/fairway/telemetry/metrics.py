@@ -53,8 +53,8 @@ class Metrics:
         if self._registry is None:
             from prometheus_client import CollectorRegistry, ProcessCollector, disable_created_metrics
 
-            # A second series for each counter, which nobody here asks for; the library's function is not annotated.
-            disable_created_metrics()  # type: ignore[no-untyped-call]
+            # A second series for each counter, which nobody here asks for.
+            disable_created_metrics()  # type: ignore[no-untyped-call]  # not annotated in the library
             self._registry = CollectorRegistry()
             for ask in self._asked:
                 self._registry.register(_Asking(ask))

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import pytest
 
 from fairway.concurrency import background, with_cancel
+from fairway.logs import follow as following
 from fairway.logs.follow import ends_of, follow
 from fairway.logs.query import Query, containing
 from fairway.logs.service import LogService, LogSubscription
@@ -192,18 +193,15 @@ async def test_the_end_of_the_service_ends_its_readers(folder: Folder) -> None:
     assert service.statistics().subscribers == 0
 
 
-def test_following_without_a_daemon(folder: Folder) -> None:
+def test_following_without_a_daemon(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(following, "SCAN", 0.0)
     folder.write("a/web.1", "old\nhal")
     query = Query()
     ends = ends_of(folder.files, query)
     steps = iter([lambda: folder.write("a/web.1", "f\nnew\n"), lambda: folder.write("b/web.1", "b\n")])
 
     def wait(_seconds: float) -> None:
-        step = next(steps, None)
-        if step is None:
-            time.sleep(0.05)
-        else:
-            step()
+        next(steps, lambda: None)()
 
     found: list[str] = []
     for batch in follow(folder.files, query, ends, wait=wait):
