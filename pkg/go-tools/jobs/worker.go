@@ -62,6 +62,13 @@ type Worker struct {
 	client   *Client
 	config   WorkerConfig
 	handlers map[string]Handler
+	// ticks says when to send a heartbeat, until stop is called; tests say it themselves.
+	ticks func(interval time.Duration) (ticks <-chan time.Time, stop func())
+}
+
+func systemTicks(interval time.Duration) (<-chan time.Time, func()) {
+	ticker := time.NewTicker(interval)
+	return ticker.C, ticker.Stop
 }
 
 // NewWorker returns a worker; add handlers with Handle before Run. It panics where a number of config is negative.
@@ -93,7 +100,7 @@ func NewWorker(client *Client, config WorkerConfig) *Worker {
 	if config.OnError == nil {
 		config.OnError = func(error) {}
 	}
-	return &Worker{client: client, config: config, handlers: map[string]Handler{}}
+	return &Worker{client: client, config: config, handlers: map[string]Handler{}, ticks: systemTicks}
 }
 
 // Handle registers the handler of a kind of job, before Run. A second one for a kind replaces the first.
@@ -234,14 +241,14 @@ func (w *Worker) handle(ctx context.Context, job Lease) (result any, err error) 
 // beat renews the lease until beating is closed. It ends the handler where the job is lost or cancelled, and where no
 // renewal came through for a whole lease: then someone else may have the job.
 func (w *Worker) beat(ctx context.Context, job Lease, cancel context.CancelCauseFunc, beating <-chan struct{}) {
-	ticker := time.NewTicker(max(w.config.Lease/3, time.Millisecond))
-	defer ticker.Stop()
+	ticks, stop := w.ticks(max(w.config.Lease/3, time.Millisecond))
+	defer stop()
 	renewed := time.Now()
 	for {
 		select {
 		case <-beating:
 			return
-		case <-ticker.C:
+		case <-ticks:
 		}
 		started := time.Now()
 		bounded, done := context.WithDeadline(context.WithoutCancel(ctx), renewed.Add(w.config.Lease))

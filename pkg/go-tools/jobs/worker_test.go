@@ -133,6 +133,13 @@ func run(t *testing.T, w *Worker) (stop func() error) {
 	return stop
 }
 
+// manualTicks makes the function that comes back decide when w sends a heartbeat; it returns once that has begun.
+func manualTicks(w *Worker) (tick func()) {
+	ticks := make(chan time.Time)
+	w.ticks = func(time.Duration) (<-chan time.Time, func()) { return ticks, func() {} }
+	return func() { ticks <- time.Time{} }
+}
+
 func lease(id int64, kind string) Lease { return Lease{ID: id, Fence: 1, Kind: kind, Attempt: 1} }
 
 func TestWorkerRecordsEveryOutcome(t *testing.T) {
@@ -202,7 +209,8 @@ func TestHeartbeatsRenewAndStopTheHandler(t *testing.T) {
 		t.Run(verdict, func(t *testing.T) {
 			q, client := newQueue(t)
 			reported := make(chan error, 10)
-			w := NewWorker(client, WorkerConfig{Lease: 30 * time.Millisecond, OnError: func(err error) { reported <- err }})
+			w := NewWorker(client, WorkerConfig{OnError: func(err error) { reported <- err }})
+			tick := manualTicks(w)
 			stopped := make(chan error, 1)
 			w.Handle("k", func(ctx context.Context, _ Lease) (any, error) {
 				<-ctx.Done()
@@ -212,11 +220,13 @@ func TestHeartbeatsRenewAndStopTheHandler(t *testing.T) {
 			run(t, w)
 			q.put(lease(5, "k"))
 			for i := 0; i < 3; i++ {
+				tick()
 				if id := <-q.beats; id != 5 {
 					t.Errorf("heartbeat of %d", id)
 				}
 			}
 			q.answerHeartbeats(5, verdict)
+			tick()
 			if got := <-stopped; !errors.Is(got, cause) {
 				t.Errorf("got %v", got)
 			}
@@ -229,6 +239,39 @@ func TestHeartbeatsRenewAndStopTheHandler(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestHandlerEndsWhereNoHeartbeatComesThroughForALease(t *testing.T) {
+	q, client := newQueue(t)
+	w := NewWorker(client, WorkerConfig{Lease: time.Millisecond})
+	ticks := make(chan time.Time)
+	w.ticks = func(time.Duration) (<-chan time.Time, func()) { return ticks, func() {} }
+	started, stopped := make(chan struct{}), make(chan error, 1)
+	w.Handle("k", func(ctx context.Context, _ Lease) (any, error) {
+		close(started)
+		<-ctx.Done()
+		stopped <- context.Cause(ctx)
+		return nil, ctx.Err()
+	})
+	run(t, w)
+	q.put(lease(1, "k"))
+	<-started
+	q.mu.Lock()
+	q.broken = 1 << 30
+	q.mu.Unlock()
+	for waiting := true; waiting; {
+		select {
+		case ticks <- time.Time{}: // a heartbeat that is answered with 503
+		case got := <-stopped:
+			if !errors.Is(got, ErrLeaseLost) {
+				t.Errorf("got %v", got)
+			}
+			waiting = false
+		}
+	}
+	q.mu.Lock()
+	q.broken = 0
+	q.mu.Unlock()
 }
 
 func TestTimeoutEndsTheHandler(t *testing.T) {
