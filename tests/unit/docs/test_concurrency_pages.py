@@ -1,7 +1,8 @@
 """Every code block of the concurrency pages runs, and prints what the page says it prints.
 
 The Python blocks of a page are executed one after the other, as at the prompt of ``python -m asyncio``, in virtual
-time. A block that names a file of examples/ is that file, word for word; the file is executed instead.
+time; one marked "alone" is a program of its own. A block that names a file of examples/ is that file, word for
+word; the file is executed instead.
 """
 
 from __future__ import annotations
@@ -70,10 +71,14 @@ def test_blocks_run_and_print_what_the_page_says(page: Path, capsys: pytest.Capt
             assert block.output is not None or not printed, f"{page.name}:{block.line} prints, the page does not say so"
 
     run_virtual(run())
+    for block in blocks(page):
+        if block.file == "alone":
+            exec(compile("\n" * (block.line - 1) + block.text, str(page), "exec"), {"__name__": "__main__"})
+            assert capsys.readouterr().out == (block.output or ""), f"{page.name}:{block.line}"
 
 
 def test_every_example_has_its_page_and_every_page_its_example() -> None:
-    shown = [block.file for page in PAGES for block in blocks(page) if block.file]
+    shown = [block.file for page in PAGES for block in blocks(page) if block.file.endswith(".py")]
     assert sorted(shown) == [str(path.relative_to(ROOT)) for path in EXAMPLES]
 
 
