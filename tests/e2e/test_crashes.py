@@ -57,10 +57,15 @@ async def test_a_deploy_that_was_interrupted_is_finished_or_undone_by_the_next_d
     project.app("shop")
     daemon = up()
     async with Load(daemon.door_port, "shop", 10) as load:
-        for version, delay in (("2", 0.05), ("3", 0.3), ("4", 0.6)):
+        moments = {  # when the daemon is killed: at once, with the new instance beside the old, after the swap
+            "2": lambda: True,
+            "3": lambda: "started 3" in daemon.logged("shop"),
+            "4": lambda: load.versions["4"] > 0,
+        }
+        for version, moment in moments.items():
             project.version("shop", version)
             deploying = asyncio.create_task(asyncio.to_thread(_try, daemon))
-            await asyncio.sleep(delay)  # not a wait for something: the moment of the crash is to be arbitrary
+            await asyncio.to_thread(until, moment, what=f"the moment in the deploy of {version}")
             await asyncio.to_thread(daemon.kill)
             await deploying
             await load.more(20)

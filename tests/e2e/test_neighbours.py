@@ -130,6 +130,7 @@ def test_two_daemons_a_taken_port_and_a_stale_socket(project, up):
         assert refused.returncode != 0
         assert str(elsewhere.door_port) in refused.stdout
         assert str(os.getpid()) in refused.stdout
+        assert daemon.get("shop")[0] == 200  # what runs was left alone
     daemon.start()
     assert daemon.get("shop")[0] == 200
 

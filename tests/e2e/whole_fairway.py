@@ -273,7 +273,8 @@ class Load:
             if closing and writer is not None:
                 writer.close()
                 reader = writer = None
-            await asyncio.sleep(self.pause)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stop.wait(), self.pause)
         if writer is not None:
             writer.close()
 

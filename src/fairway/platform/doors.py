@@ -77,7 +77,6 @@ class Doors:
         """Adopt the workers that run, start those that are missing; returns how many were adopted.
 
         Raises:
-            PortTaken: Another program listens on the address.
             DoorFailed: A worker did not come up.
         """
         adopted = 0
@@ -85,8 +84,6 @@ class Doors:
             if await self._adopt(row):
                 adopted += 1
         missing = [n for n in range(self._count) if n not in self.workers]
-        if missing and not self.workers:
-            self._check_port()
         await asyncio.gather(*(self._start(n) for n in missing))
         return adopted
 
@@ -179,9 +176,15 @@ class Doors:
             # It is gone or about to be: its successor gets the table before it counts as started.
             log.get("platform").warning("door worker takes no routes", worker=worker.number, error=str(error))
 
-    def _check_port(self) -> None:
+    def check_port(self) -> None:
+        """Make sure, before anything is touched, that the address is free or held by a door of this state folder.
+
+        Raises:
+            PortTaken: Another program listens there; the message names it.
+        """
         host, port = self.address
-        if not ports.is_free(port, host):
+        own = {row.record.pid for row in self._host.state.doors()}
+        if not ports.is_free(port, host) and not ports.listener_among(port, own):
             holder = ports.holder(port)
             raise PortTaken(
                 f"expected to listen on {host}:{port} for the door, it is held by {holder or 'another process'}",

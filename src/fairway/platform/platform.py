@@ -81,6 +81,7 @@ class Platform:
         for name in self._only:
             if name not in specs:
                 raise UnknownApp(name, specs)
+        self._doors.check_port()
         self._ops = Operations(self._host, self._doors, self._builder, ctx)
         self._bring_up = BringUp(self._host, self._apps, self._ops)
         for spec in specs.values():
