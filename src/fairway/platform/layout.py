@@ -1,6 +1,6 @@
 """Where everything lives below the state folder (``.fairway/``): paths, names and permissions, nothing else.
 
-Log files, and what a reader of them may rely on (docs/adr has the reasons):
+Log files, and what a reader of them may rely on (docs/adr/0005-logs-are-shortened-by-holes.md):
 
 * One file an instance: ``logs/<app>/<process>.<number>.log``. `number` is never used twice for one app and process,
   so a file belongs to one instance for ever; an instance that is restarted after a crash goes on in its own file.

@@ -2,7 +2,7 @@
 
 An instance holds its file itself, so the file can be neither renamed nor truncated under it without a window in which
 a line is lost. Instead the head of a file is given back to the disk as a hole: the file's size, its offsets and its
-writer notice nothing (docs/adr/0012-logs-are-rotated-by-holes.md).
+writer notice nothing (docs/adr/0005-logs-are-shortened-by-holes.md).
 """
 
 from __future__ import annotations
