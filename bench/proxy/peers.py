@@ -244,7 +244,7 @@ def load(
     """
     scheme, port = ("https", tls) if tls else ("http", server.port)
     argv = ["taskset", "-c", str(LOAD_CORE)] if shutil.which("taskset") else []
-    argv += [which("wrk"), "-t1", f"-c{connections}", f"-d{seconds:g}s", "--latency"]
+    argv += [which("wrk"), "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", "--latency"]
     if close:
         argv += ["-H", "Connection: close"]
     before = server.cpu_s()

@@ -152,7 +152,7 @@ class CompiledTable:
         key = head.host or b""
         known = self._known.get(key)
         if known is None:
-            known = self._find_host(head.name)
+            known = self._find_host(head.name) if head.host is not None else self._without_host()
             if len(self._known) >= 4096:
                 self._known.clear()
             self._known[key] = known
@@ -166,6 +166,13 @@ class CompiledTable:
             found.extend(self._wild.get(rest, ()))
         found.extend(self._exact.get("*", ()))
         return tuple(found)
+
+    def _without_host(self) -> tuple[RouteState, ...]:
+        """Return the routes for HTTP/1.0 without Host: the default's, else those of the only host there is."""
+        default = self._exact.get("*", ())
+        if not default and len(self._exact) == 1 and not self._wild:
+            return next(iter(self._exact.values()))
+        return default
 
     def find(self, head: RequestHead) -> RouteState | None:
         """Return the route of a request, or None.
