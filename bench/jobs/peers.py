@@ -1,0 +1,333 @@
+"""The peers of `bench.jobs`: how each is installed, enqueues and works. Run inside a peer's own environment:
+
+    python peers.py NAME enqueue N OUT URL     one job after another, then from 32 producers where it is async
+    python peers.py NAME work N OUT URL        one worker process at its best setting, until N jobs have run
+    python peers.py NAME latency N OUT URL     a producer at 50 jobs a second beside a worker that runs already
+
+Each job is a no-op with an integer and a string of 100 bytes. `Meter` counts and sums the integers: the correctness
+gate. Nothing of Fairway is imported here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+TEXT = "x" * 100
+REQUIREMENTS: dict[str, list[str]] = {
+    "celery": ["celery[redis]==5.6.0"],
+    "dramatiq": ["dramatiq[redis]==1.18.0"],
+    "rq": ["rq==2.6.0"],
+    "arq": ["arq==0.26.3"],
+    "taskiq": ["taskiq==0.11.18", "taskiq-redis==1.0.9"],
+    "huey": ["huey==2.5.3", "redis==5.2.1"],
+    "saq": ["saq[hiredis]==0.24.4"],
+    "procrastinate": ["procrastinate==3.2.2", "psycopg[binary]==3.2.9"],
+    "pgqueuer": ["pgqueuer==0.21.1", "asyncpg==0.30.0", "uvloop==0.21.0"],
+}
+POSTGRES = {"procrastinate", "pgqueuer"}
+
+
+class Meter:
+    """Counts jobs in the worker and writes what it saw once `expected` have run."""
+
+    def __init__(self) -> None:
+        self.expected = int(os.environ.get("BENCH_JOBS", "0"))
+        self.count = 0
+        self.total = 0
+        self.first = 0.0
+        self.lags: list[float] = []
+
+    def __call__(self, n: int, text: str) -> None:
+        now = time.perf_counter()
+        if not self.count:
+            self.first = now
+        self.count += 1
+        self.total += n
+        if text[0] == "@":
+            self.lags.append(time.time() - float(text[1:21]))
+        if self.count == self.expected:
+            elapsed = time.perf_counter() - self.first
+            write({"count": self.count, "total": self.total, "seconds": elapsed, "lags": self.lags})
+
+
+def write(result: dict[str, Any]) -> None:
+    """Leave the result where the benchmark looks for it."""
+    path = Path(os.environ["BENCH_OUT"])
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(result))
+    part.rename(path)
+
+
+meter = Meter()
+
+
+def stamp() -> str:
+    """Return a string of 100 bytes that begins with the time."""
+    return f"@{time.time():<20.7f}".ljust(100, "x")
+
+
+Enqueue = Callable[[int, str], Any]
+
+
+def measure_sync(enqueue: Enqueue, n: int) -> None:
+    """One after another, from one thread."""
+    begin = time.perf_counter()
+    for i in range(n):
+        enqueue(i, TEXT)
+    write({"one": n / (time.perf_counter() - begin)})
+
+
+async def measure_async(enqueue: Callable[[int, str], Awaitable[Any]], n: int) -> None:
+    """One after another, then from 32 producers at once; together `n` jobs, numbered."""
+    half = n // 2
+    begin = time.perf_counter()
+    for i in range(half):
+        await enqueue(i, TEXT)
+    one = half / (time.perf_counter() - begin)
+    numbers = iter(range(half, n))
+
+    async def produce() -> None:
+        for i in numbers:
+            await enqueue(i, TEXT)
+
+    begin = time.perf_counter()
+    await asyncio.gather(*(produce() for _ in range(32)))
+    write({"one": one, "many": (n - half) / (time.perf_counter() - begin)})
+
+
+def pace_sync(enqueue: Enqueue, n: int) -> None:
+    """50 jobs a second, each with the time of its enqueue."""
+    begin = time.perf_counter()
+    for i in range(n):
+        time.sleep(max(0.0, begin + i / 50 - time.perf_counter()))
+        enqueue(i, stamp())
+
+
+async def pace_async(enqueue: Callable[[int, str], Awaitable[Any]], n: int) -> None:
+    """50 jobs a second, each with the time of its enqueue."""
+    begin = time.perf_counter()
+    for i in range(n):
+        await asyncio.sleep(max(0.0, begin + i / 50 - time.perf_counter()))
+        await enqueue(i, stamp())
+
+
+def celery(role: str, n: int, url: str) -> None:
+    from celery import Celery
+
+    app = Celery("bench", broker=url)
+    app.conf.update(task_ignore_result=True, worker_prefetch_multiplier=512, broker_connection_retry_on_startup=True)
+
+    @app.task(name="noop")
+    def noop(n: int, text: str) -> None:
+        meter(n, text)
+
+    if role == "work":
+        app.worker_main(
+            ["worker", "-P", "solo", "-l", "ERROR", "--without-gossip", "--without-mingle", "--without-heartbeat"]
+        )
+    elif role == "latency":
+        pace_sync(noop.delay, n)
+    else:
+        measure_sync(noop.delay, n)
+
+
+def dramatiq(role: str, n: int, url: str) -> None:
+    import dramatiq as lib
+    from dramatiq.brokers.redis import RedisBroker
+
+    broker = RedisBroker(url=url, middleware=[])
+    lib.set_broker(broker)
+
+    @lib.actor
+    def noop(n: int, text: str) -> None:
+        meter(n, text)
+
+    if role == "work":
+        worker = lib.Worker(broker, worker_threads=4)
+        worker.start()
+        time.sleep(3600)
+    elif role == "latency":
+        pace_sync(noop.send, n)
+    else:
+        measure_sync(noop.send, n)
+
+
+def rq_noop(n: int, text: str) -> None:
+    """RQ finds its functions by name."""
+    meter(n, text)
+
+
+def rq(role: str, n: int, url: str) -> None:
+    from redis import Redis
+    from rq import Queue, SimpleWorker
+
+    sys.modules["peers"] = sys.modules["__main__"]
+    connection = Redis.from_url(url)
+    queue = Queue(connection=connection)
+
+    def enqueue(n: int, text: str) -> None:
+        queue.enqueue("peers.rq_noop", n, text, result_ttl=0)
+
+    if role == "work":
+        SimpleWorker([queue], connection=connection).work(logging_level="ERROR")
+    elif role == "latency":
+        pace_sync(enqueue, n)
+    else:
+        measure_sync(enqueue, n)
+
+
+def arq(role: str, n: int, url: str) -> None:
+    from arq import create_pool
+    from arq.connections import RedisSettings
+    from arq.worker import Worker
+
+    at = RedisSettings.from_dsn(url)
+
+    async def noop(_ctx: Any, n: int, text: str) -> None:
+        meter(n, text)
+
+    async def produce() -> None:
+        pool = await create_pool(at)
+
+        async def enqueue(n: int, text: str) -> None:
+            await pool.enqueue_job("noop", n, text)
+
+        await (pace_async if role == "latency" else measure_async)(enqueue, n)
+
+    if role == "work":
+        asyncio.set_event_loop(asyncio.new_event_loop())
+        Worker(functions=[noop], redis_settings=at, max_jobs=200, poll_delay=0.01, keep_result=0).run()
+    else:
+        asyncio.run(produce())
+
+
+def taskiq(role: str, n: int, url: str) -> None:
+    from taskiq.api import run_receiver_task
+    from taskiq_redis import ListQueueBroker
+
+    async def main() -> None:
+        broker = ListQueueBroker(url=url)
+
+        @broker.task(task_name="noop")
+        async def noop(n: int, text: str) -> None:
+            meter(n, text)
+
+        await broker.startup()
+        if role == "work":
+            broker.is_worker_process = True
+            await run_receiver_task(broker, max_async_tasks=100, run_startup=True)
+        else:
+            await (pace_async if role == "latency" else measure_async)(noop.kiq, n)
+            await broker.shutdown()
+
+    asyncio.run(main())
+
+
+def huey(role: str, n: int, url: str) -> None:
+    from huey import RedisHuey
+
+    queue = RedisHuey("bench", url=url, results=False)
+
+    @queue.task(name="noop")
+    def noop(n: int, text: str) -> None:
+        meter(n, text)
+
+    if role == "work":
+        queue.create_consumer(workers=1, worker_type="thread", periodic=False, check_worker_health=False).run()
+    elif role == "latency":
+        pace_sync(noop, n)
+    else:
+        measure_sync(noop, n)
+
+
+def saq(role: str, n: int, url: str) -> None:
+    from saq import Queue, Worker
+
+    async def noop(_ctx: Any, *, n: int, text: str) -> None:
+        meter(n, text)
+
+    async def main() -> None:
+        queue = Queue.from_url(url)
+        await queue.connect()
+
+        async def enqueue(n: int, text: str) -> None:
+            await queue.enqueue("noop", n=n, text=text, ttl=-1)
+
+        if role == "work":
+            await Worker(queue, functions=[noop], concurrency=50).start()
+        else:
+            await (pace_async if role == "latency" else measure_async)(enqueue, n)
+
+    asyncio.run(main())
+
+
+def procrastinate(role: str, n: int, url: str) -> None:
+    import procrastinate as lib
+
+    app = lib.App(connector=lib.PsycopgConnector(conninfo=url, min_size=4, max_size=32))
+
+    @app.task(name="noop")
+    async def noop(n: int, text: str) -> None:
+        meter(n, text)
+
+    async def enqueue(n: int, text: str) -> None:
+        await noop.defer_async(n=n, text=text)
+
+    async def main() -> None:
+        async with app.open_async():
+            if role == "prepare":
+                await app.schema_manager.apply_schema_async()
+            elif role == "work":
+                await app.run_worker_async(concurrency=20, install_signal_handlers=False, delete_jobs="always")
+            else:
+                await (pace_async if role == "latency" else measure_async)(enqueue, n)
+
+    asyncio.run(main())
+
+
+def pgqueuer(role: str, n: int, url: str) -> None:
+    import asyncpg
+    import uvloop
+    from pgqueuer import PgQueuer
+    from pgqueuer.db import AsyncpgDriver, AsyncpgPoolDriver
+    from pgqueuer.queries import Queries
+
+    async def main() -> None:
+        if role == "prepare":
+            await Queries(AsyncpgDriver(await asyncpg.connect(url))).install()
+        elif role == "work":
+            worker = PgQueuer(AsyncpgDriver(await asyncpg.connect(url)))
+
+            @worker.entrypoint("noop")
+            async def noop(job: Any) -> None:
+                n, text = json.loads(job.payload)
+                meter(n, text)
+
+            await worker.run(batch_size=1_000)
+        else:
+            pool = await asyncpg.create_pool(url, min_size=4, max_size=32)
+            queries = Queries(AsyncpgPoolDriver(pool))
+
+            async def enqueue(n: int, text: str) -> None:
+                await queries.enqueue("noop", json.dumps([n, text]).encode())
+
+            await (pace_async if role == "latency" else measure_async)(enqueue, n)
+
+    uvloop.run(main())
+
+
+PEERS = {peer.__name__: peer for peer in (celery, dramatiq, rq, arq, taskiq, huey, saq, procrastinate, pgqueuer)}
+
+if __name__ == "__main__":
+    name, role, jobs, out, url = sys.argv[1:]
+    os.environ["BENCH_OUT"] = out
+    os.environ["BENCH_JOBS"] = jobs
+    meter = Meter()
+    PEERS[name](role, int(jobs), url)
