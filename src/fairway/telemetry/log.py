@@ -10,7 +10,16 @@ import sys
 from collections.abc import MutableMapping
 from typing import Any, TextIO
 
-import structlog
+# structlog's console renderer imports Rich, and with it Pygments, for tracebacks that are not wanted here: 5 MiB in
+# every process that logs. Hidden from this one import, Rich is there for whoever imports it later.
+_hidden = "rich" not in sys.modules
+if _hidden:
+    sys.modules["rich"] = None  # type: ignore[assignment]  # the documented way to make an import fail
+try:
+    import structlog
+finally:
+    if _hidden:
+        del sys.modules["rich"]
 
 _SECRET_WORDS = ("token", "secret", "password", "passwd", "authorization", "cookie", "api_key", "apikey", "private_key")
 _MASK = "***"
