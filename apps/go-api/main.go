@@ -55,8 +55,9 @@ func serve(ctx context.Context, config config, listener net.Listener, log *logge
 	pool := newPool(config.workers, config.queue, config.retention)
 	stopping := make(chan struct{})
 	api := &api{config: config, pool: pool, stopping: stopping}
+	requests := &inFlight{}
 	server := &http.Server{
-		Handler:           withRequestLog(api.routes(), log),
+		Handler:           requests.track(withRequestLog(api.routes(), log)),
 		ReadHeaderTimeout: 5 * time.Second,
 		IdleTimeout:       60 * time.Second,
 		MaxHeaderBytes:    32 << 10,
@@ -80,6 +81,11 @@ func serve(ctx context.Context, config config, listener net.Listener, log *logge
 		log.message("warning", "requests outlasted SHUTDOWN_TIMEOUT and were cut off")
 		if err := server.Close(); err != nil {
 			log.message("warning", "closing connections: "+err.Error())
+		}
+		// Their contexts have ended: the handlers return, and write their lines.
+		select {
+		case <-requests.drained():
+		case <-time.After(time.Second):
 		}
 	}
 	if cancelled := pool.close(deadline); cancelled > 0 {
