@@ -111,7 +111,20 @@ class RouteStatistics(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Statistics(msgspec.Struct, frozen=True, kw_only=True):
-    """Snapshot of one worker."""
+    """Snapshot of one worker.
+
+    Attributes:
+        pid: Its process.
+        version: Of the route table in force.
+        uptime_s: Seconds since it started.
+        connections: Open client connections.
+        requests_in_flight: Exchanges that have begun and not ended.
+        log_dropped: Access log records lost because the writer did not keep up.
+        upstream_connections: Open connections to targets, idle ones included.
+        tasks: asyncio tasks alive; does not grow with the number of connections.
+        targets: By id.
+        routes: By name.
+    """
 
     pid: int
     version: int
@@ -119,6 +132,8 @@ class Statistics(msgspec.Struct, frozen=True, kw_only=True):
     connections: int
     requests_in_flight: int
     log_dropped: int
+    upstream_connections: int
+    tasks: int
     targets: dict[str, TargetStatistics]
     routes: dict[str, RouteStatistics]
 

@@ -364,6 +364,8 @@ class Worker:
             connections=len(self.clients),
             requests_in_flight=self.in_flight,
             log_dropped=self.log.dropped if self.log is not None else 0,
+            upstream_connections=len(self.upstreams),
+            tasks=len(asyncio.all_tasks(self.loop)),
             targets={target.id: target.statistics(now) for target in self._all_targets()},
             routes={name: route.statistics() for name, route in self.table.routes.items()},
         )

@@ -321,7 +321,7 @@ class DoorProcess:
 
     def __init__(self, *arguments: str, env: dict[str, str] | None = None) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "fairway.proxy", "--listen", "127.0.0.1:0", *arguments],
+            [sys.executable, "-m", "fairway.proxy", *("--listen", "127.0.0.1:0"), *arguments],
             stderr=subprocess.PIPE,
             env={**os.environ, **(env or {})},
         )
