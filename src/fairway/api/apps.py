@@ -40,10 +40,33 @@ class RollbackRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     release: str | None = None
 
 
+class RegistryProblem(msgspec.Struct, kw_only=True):
+    """Something wrong in a registry file, which is why its app is not served as it says.
+
+    Attributes:
+        file: The file.
+        line: Line, or null where the file as a whole is meant.
+        field: Path of the field, or empty.
+        message: What was expected and what came.
+        hint: The way out, or empty.
+        code: Stable and dotted.
+        app: Name of the app, where it could be read.
+    """
+
+    file: str
+    line: int | None
+    field: str
+    message: str
+    hint: str
+    code: str
+    app: str | None
+
+
 class AppList(msgspec.Struct, kw_only=True):
-    """Every app of the registry, ascending by name."""
+    """``apps``: every app, ascending by name. ``problems``: what is wrong in the registry."""
 
     apps: list[AppStatus]
+    problems: list[RegistryProblem] = []
 
 
 class ReleaseList(msgspec.Struct, kw_only=True):
@@ -52,10 +75,21 @@ class ReleaseList(msgspec.Struct, kw_only=True):
     releases: list[ReleaseStatus]
 
 
-class Reloaded(msgspec.Struct, kw_only=True):
-    """Every app after the registry was read again."""
-
-    apps: list[AppStatus]
+def app_list(platform: Platform) -> AppList:
+    """Return every app of `platform` and what is wrong in its registry."""
+    problems = [
+        RegistryProblem(
+            file=str(problem.file),
+            line=problem.mark.line if problem.mark else None,
+            field=problem.field,
+            message=problem.message,
+            hint=problem.hint,
+            code=problem.code,
+            app=problem.app,
+        )
+        for problem in platform.problems
+    ]
+    return AppList(apps=platform.apps(), problems=problems)
 
 
 _ERRORS = (404, 409, 422)
@@ -70,7 +104,7 @@ class _Apps:
     @operation("List the apps", tag="apps", response=AppList)
     async def list_apps(self, _request: Request) -> Response:
         """Answer with every app, its state, its URL and its instances."""
-        return reply(AppList(apps=self.platform.apps()))
+        return reply(app_list(self.platform))
 
     @operation("Show one app", tag="apps", response=AppStatus, errors=(404,))
     async def show_app(self, request: Request) -> Response:
@@ -135,11 +169,11 @@ class _Apps:
         name = request.path_params["app"]
         return await self._act(request, name, lambda: self.platform.start_app(name))
 
-    @operation("Read the registry again", tag="apps", response=Reloaded, errors=(422,))
+    @operation("Read the registry again", tag="apps", response=AppList, errors=(422,))
     async def reload(self, _request: Request) -> Response:
         """Start new apps, stop removed ones, deploy changed ones."""
         await self.platform.reload()
-        return reply(Reloaded(apps=self.platform.apps()))
+        return reply(app_list(self.platform))
 
     @operation(
         "Follow the progress of builds and deploys",

@@ -14,8 +14,9 @@ from fairway.cli import exits
 from fairway.cli.client import Client, Unreachable
 from fairway.cli.progress import ProgressView
 from fairway.cli.project import Project
-from fairway.cli.watching import failed, print_result, while_drawing
+from fairway.cli.watching import Outcome, print_outcome, while_drawing
 from fairway.errors import FairwayError
+from fairway.platform.errors import StateDirError
 
 _ANSWERS_WITHIN = 30.0
 
@@ -42,16 +43,24 @@ def start(project: Project, options: list[str], wanted: frozenset[str]) -> int:
     else:
         _spawn(project, options, client)
     _show(client)
-    apps = [app for app in client.get("/v1/apps")["apps"] if not wanted or app["name"] in wanted]
-    print_result(project, apps, api=_api_url(options), footer="`fairway down` stops everything", since=began)
-    return exits.FAILED if failed(apps, wanted) else exits.OK
+    told = client.get("/v1/apps")
+    apps = [app for app in told["apps"] if not wanted or app["name"] in wanted]
+    outcome = Outcome(apps, told["problems"], _api_url(options), began)
+    print_outcome(project, outcome, "`fairway down` stops everything")
+    return exits.FAILED if outcome.failed else exits.OK
 
 
 def _spawn(project: Project, options: list[str], client: Client) -> None:
     layout = project.layout
-    layout.create()
-    layout.daemon_log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    log = os.open(layout.daemon_log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    try:
+        layout.create()
+        layout.daemon_log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        log = os.open(layout.daemon_log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise StateDirError(
+            f"expected to write the state folder {layout.root}, got: {error.strerror}",
+            hint="Run it as the folder's owner, or set FAIRWAY_STATE_DIR to a folder that can be written.",
+        ) from error
     begun = os.fstat(log).st_size
     argv = [sys.executable, "-m", "fairway", "--project", str(project.root), "up", "--background", *options]
     try:

@@ -17,7 +17,8 @@ from fairway.cli import exits
 from fairway.cli.progress import ProgressView
 from fairway.cli.project import Project
 from fairway.cli.stopping import stop_leftovers
-from fairway.cli.watching import print_result
+from fairway.cli.watching import Outcome, print_outcome
+from fairway.concurrency import SignalReceived
 from fairway.telemetry import log
 
 if TYPE_CHECKING:
@@ -57,8 +58,11 @@ def run(project: Project, config: DaemonConfig, *, background: bool) -> int:
 
 def _own_log(project: Project) -> TextIO:
     path = project.layout.daemon_log
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return open(path, "a", buffering=1, encoding="utf-8")
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return open(path, "a", buffering=1, encoding="utf-8")
+    except OSError:
+        return sys.stderr  # the daemon is about to say, in its own words, that it cannot write there
 
 
 @asynccontextmanager
@@ -86,17 +90,22 @@ async def _show(project: Project, daemon: Services) -> None:
             await asyncio.sleep(_REDRAW)
         _take_all(steps, view)
         view.finish()
-        apps = [msgspec.to_builtins(app) for app in platform.apps()]
-        wanted = daemon.config.apps
-        shown = [app for app in apps if not wanted or app["name"] in wanted]
-        api = f"http://{daemon.config.api_host}:{daemon.config.api_port}"
-        print_result(project, shown, api=api, footer="Ctrl-C stops everything", since=began)
+        print_outcome(project, _outcome(daemon, began), "Ctrl-C stops everything")
         later = ProgressView(live=False)
         async for step in steps:
             later.update(step.app, step.phase, step.message)
     finally:
         view.finish()
         platform.unsubscribe(steps)
+
+
+def _outcome(daemon: Services, began: float) -> Outcome:
+    from fairway.api.apps import app_list
+
+    told = msgspec.to_builtins(app_list(daemon.platform))
+    wanted = daemon.config.apps
+    apps = [app for app in told["apps"] if not wanted or app["name"] in wanted]
+    return Outcome(apps, told["problems"], f"http://{daemon.config.api_host}:{daemon.config.api_port}", began)
 
 
 def _take_all(steps: RecvChan[Progress], view: ProgressView) -> None:
@@ -107,4 +116,5 @@ def _take_all(steps: RecvChan[Progress], view: ProgressView) -> None:
 async def _say_goodbye(daemon: Services) -> None:
     """Say that the first Ctrl-C was understood."""
     await daemon.ctx.done().recv_ok()
-    click.echo("\nDraining and stopping… (Ctrl-C again stops at once)", err=True)
+    if isinstance(daemon.ctx.cause(), SignalReceived):
+        click.echo("\nDraining and stopping… (Ctrl-C again stops at once)", err=True)

@@ -9,6 +9,7 @@ import click
 
 from fairway.cli import output
 from fairway.cli.client import Client, app_path
+from fairway.cli.problems import print_problems
 from fairway.cli.project import current
 
 
@@ -18,18 +19,20 @@ from fairway.cli.project import current
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def ps(apps: tuple[str, ...], instances: bool, as_json: bool) -> None:
     """List the apps, their instances and URLs."""
-    client = Client(current())
-    found = [client.get(app_path(name)) for name in apps] if apps else client.get("/v1/apps")["apps"]
+    project = current()
+    client = Client(project)
+    told = {"apps": [client.get(app_path(name)) for name in apps], "problems": []} if apps else client.get("/v1/apps")
+    found = told["apps"]
     if as_json:
         output.as_json(found)
         return
     if not found:
-        click.echo("No apps yet. `fairway add PATH` writes the entry of one.")
-        return
-    if instances:
+        click.echo("No app is served. `fairway add PATH` writes the entry of one.")
+    elif instances:
         print_instances(found)
     else:
         print_apps(found)
+    print_problems(project, told["problems"])
 
 
 def print_apps(apps: list[dict[str, Any]]) -> None:

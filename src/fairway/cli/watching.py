@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
 import click
 
 from fairway.cli import output
+from fairway.cli.problems import print_problems
 from fairway.cli.progress import ProgressView
 from fairway.cli.project import Project
 from fairway.logs.query import Query, history
@@ -54,30 +56,41 @@ def while_drawing(events: Iterable[T], view: ProgressView, *, done: Callable[[],
         yield item[0]
 
 
-def print_result(project: Project, apps: list[dict[str, Any]], *, api: str, footer: str, since: float) -> None:
-    """Print the table of URLs, why the failed ones failed, and what can be typed next.
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a start went.
 
-    Args:
-        project: Whose apps.
-        apps: What the API says of them.
+    Attributes:
+        apps: What the API says of the apps that were asked for.
+        problems: What it says is wrong in the registry.
         api: URL of the API.
-        footer: How to end it.
         since: Unix time of the start: what a failed app has printed since then is shown.
     """
-    rows = [(app["name"], output.state(app["state"]), app["url"] or "-") for app in apps]
+
+    apps: list[dict[str, Any]]
+    problems: list[dict[str, Any]]
+    api: str
+    since: float
+
+    @property
+    def failed(self) -> bool:
+        """Whether an app does not serve as it should, or a registry file is left out."""
+        return bool(self.problems) or any(app["state"] in {"failed", "degraded"} for app in self.apps)
+
+
+def print_outcome(project: Project, outcome: Outcome, footer: str) -> None:
+    """Print the table of URLs, what went wrong and why, and what can be typed next."""
+    rows = [(app["name"], output.state(app["state"]), app["url"] or "-") for app in outcome.apps]
     click.echo()
-    output.table(("APP", "STATE", "URL"), rows)
-    for app in apps:
+    if rows:
+        output.table(("APP", "STATE", "URL"), rows)
+    for app in outcome.apps:
         if app["state"] in {"failed", "degraded"} and app["message"]:
             click.echo()
             output.told_of(app["name"], app["message"], colour="red")
-            query = Query(apps=frozenset({app["name"]}), since=since, tail=_LAST_LINES)
+            query = Query(apps=frozenset({app["name"]}), since=outcome.since, tail=_LAST_LINES)
             for line in history(project.layout.log_files(app["name"]), query):
                 click.echo(f"  {output.paint('|', dim=True)} {output.printable(line.text)}")
+    print_problems(project, outcome.problems)
     click.echo()
-    click.echo(output.paint(f"API {api} · `fairway logs -f` · `fairway ps` · {footer}", dim=True))
-
-
-def failed(apps: Iterable[dict[str, Any]], wanted: frozenset[str]) -> bool:
-    """Say whether one of the apps that were asked for (empty: all) failed."""
-    return any(app["state"] in {"failed", "degraded"} for app in apps if not wanted or app["name"] in wanted)
+    click.echo(output.paint(f"API {outcome.api} · `fairway logs -f` · `fairway ps` · {footer}", dim=True))

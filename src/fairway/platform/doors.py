@@ -188,7 +188,7 @@ class Doors:
             holder = ports.holder(port)
             raise PortTaken(
                 f"expected to listen on {host}:{port} for the door, it is held by {holder or 'another process'}",
-                hint="Stop that program, or choose another port with --port.",
+                hint="Stop that program, or choose another port with `fairway up --listen 127.0.0.1:PORT`.",
             )
 
     async def _adopt(self, row: DoorRow) -> bool:

@@ -18,6 +18,7 @@ from schemathesis.specs.openapi.checks import (
 
 from fairway.api.app import Services, create_app
 from fairway.api.guard import GuardPolicy
+from fairway.apps.problem import Mark, Problem
 from fairway.concurrency import Chan, RecvChan
 from fairway.health.checker import HealthChecker
 from fairway.health.probe import ProbeTarget
@@ -39,6 +40,8 @@ class FakePlatform:
             "go-api": AppStatus(name="go-api", state="running", url="http://go-api.localhost", instances=(one,)),
             "broken": AppStatus(name="broken", state="failed", message="broken: exit 1"),
         }
+
+        self.problems = [Problem(file=Path("/x/bad.yaml"), mark=Mark(1, 2), field="nope", message="unknown field")]
 
     def apps(self) -> list[AppStatus]:
         return list(self.known.values())
