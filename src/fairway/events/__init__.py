@@ -13,7 +13,8 @@ from fairway.events.handler import EventHandler, EventHandlers
 from fairway.events.publisher import EventPublisher
 from fairway.events.publishers.channel import ChannelEventPublisher
 from fairway.events.publishers.store import RedisStreamsEventPublisher, StoreEventPublisher
-from fairway.events.store import EventStore, open_event_store
+from fairway.events.store import EventStore
+from fairway.events.stores import open_event_store
 from fairway.events.subscription import Policy, Subscription
 
 __all__ = [

@@ -22,7 +22,8 @@ from fairway.events.consumer import GroupConsumer, GroupOptions
 from fairway.events.errors import BusClosed, EventError, EventStoreUnavailable, InvalidTopic
 from fairway.events.event import Event
 from fairway.events.handler import EventHandler
-from fairway.events.store import DEAD_PREFIX, EventStore, open_event_store, revive
+from fairway.events.store import DEAD_PREFIX, EventStore, revive
+from fairway.events.stores import open_event_store
 from fairway.events.subscription import Policy, Subscription
 from fairway.events.topic import check_topic
 

@@ -222,37 +222,3 @@ def revive(stored: Stored) -> tuple[str, Event]:
     extensions = {name: value for name, value in letter.extensions.items() if name not in story}
     event = msgspec.structs.replace(letter, id=f"{letter.id}.revived.{stored.offset}"[-500:], extensions=extensions)
     return letter.extensions.get("deadtopic", letter.type), event
-
-
-def open_event_store(url: str) -> EventStore:
-    """Open the store that a URL names.
-
-    ``memory://``, ``sqlite:///path``, ``redis://host:port/db``, or ``http://host:port`` of a Fairway daemon, with the
-    token in ``FAIRWAY_TOKEN``.
-
-    Raises:
-        EventError: No store is known for the scheme.
-    """
-    from fairway.events.errors import EventError
-
-    scheme = url.partition("://")[0]
-    if scheme == "memory":
-        from fairway.events.stores.memory import MemoryEventStore
-
-        return MemoryEventStore()
-    if scheme == "sqlite":
-        from fairway.events.stores.sqlite import SqliteEventStore
-
-        return SqliteEventStore.open(url)
-    if scheme in ("redis", "rediss", "valkey"):
-        from fairway.events.stores.redis import RedisEventStore
-
-        return RedisEventStore.open(url)
-    if scheme in ("http", "https"):
-        from fairway.events.stores.http import HttpEventStore
-
-        return HttpEventStore(url)
-    raise EventError(
-        f"expected an event store such as memory://, sqlite:///path or redis://host/0, got {scheme!r}",
-        hint="set the store's URL to one of these",
-    )

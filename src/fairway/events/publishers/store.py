@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from fairway.events.errors import EventError
 from fairway.events.event import Event
-from fairway.events.store import EventStore, open_event_store
+from fairway.events.store import EventStore
+from fairway.events.stores import open_event_store
 
 if TYPE_CHECKING:
     from fairway.concurrency import Context
