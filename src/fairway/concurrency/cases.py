@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from asyncio import Future
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeVar
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ class SendCase(Case[None]):
 
     def __init__(self, chan: SendChan[Any], value: object) -> None:
         self.chan: Any = chan  # Chan or SharedChan; select looks which
-        self.value = value
+        self.value: object = value
 
     def __repr__(self) -> str:
         """Return the case as it would be written in Go."""
@@ -73,10 +74,10 @@ class SelectEntry:
     _callbacks = None  # no task is parked on the entry itself, so none is switched to
 
     def __init__(self, future: Future[tuple[int, Any, bool]], index: int, is_send: bool) -> None:
-        self.future = future
-        self.index = index
-        self.is_send = is_send
-        self.done = future.done
+        self.future: Future[tuple[int, Any, bool]] = future
+        self.index: int = index
+        self.is_send: bool = is_send
+        self.done: Callable[[], bool] = future.done
 
     def set_result(self, value: Any) -> None:
         """Commit the select to this case with what the passer hands over."""

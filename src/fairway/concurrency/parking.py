@@ -29,9 +29,9 @@ class Deferred:
     __slots__ = ("args", "handle", "threshold")
 
     def __init__(self, task: asyncio.Task[Any], threshold: int, args: tuple[Any, ...]) -> None:
-        self.threshold = threshold
-        self.args = args
-        self.handle = get_running_loop().call_soon(self._redeliver, task)
+        self.threshold: int = threshold
+        self.args: tuple[Any, ...] = args
+        self.handle: asyncio.Handle = get_running_loop().call_soon(self._redeliver, task)
 
     def _redeliver(self, task: asyncio.Task[Any]) -> None:
         if deferred.get(task) is self:

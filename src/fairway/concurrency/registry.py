@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from fairway.concurrency.views import ChanStatistics
 
 # Switched on by fairway.concurrency.debug: new channels then enter `channels`.
-enabled = False
+enabled: bool = False
 channels: WeakSet[Any] = WeakSet()
 # Futures of tasks that wait for ever: an empty select, one with nil channels only, an operation on nil.
 forever: dict[asyncio.Future[Any], str] = {}
@@ -83,10 +83,15 @@ def wake(entry: Any, value: Any) -> bool:
     try:
         return entry.set_result(value) is not False
     except RuntimeError:
-        loop = loop_of(entry)
-        if loop is None or not loop.is_closed():
-            raise
+        raise_unless_dead(entry)
         return False
+
+
+def raise_unless_dead(entry: Any) -> None:
+    """Raise the RuntimeError that waking `entry` met, unless its cause is that the waiter's loop is closed."""
+    loop = loop_of(entry)
+    if loop is None or not loop.is_closed():
+        raise  # noqa: PLE0704  # called where it was caught
 
 
 def all_channels() -> list[Any]:

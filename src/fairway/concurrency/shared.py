@@ -114,7 +114,7 @@ class SharedChan(SendChan[T], RecvChan[T], RecvCase[T], Generic[T]):
         self._receivers = WaitQueue()
         self._senders = WaitQueue()
         self._closed = False
-        self.lock = threading.Lock()
+        self.lock: threading.Lock = threading.Lock()
         if registry.enabled:
             registry.channels.add(self)
 

@@ -19,6 +19,7 @@ import asyncio
 import sys
 import threading
 from asyncio import Future, Task
+from collections.abc import Callable
 from typing import Any
 from weakref import ref
 
@@ -28,9 +29,9 @@ DEPTH = 6
 if sys.version_info < (3, 14):
     # The table that current_task, _leave_task and _enter_task work on, at a fraction of the cost.
     _running: dict[Any, Any] = asyncio.tasks._current_tasks  # type: ignore[attr-defined]
-    task_on = _running.get
-    set_aside = _running.pop
-    take_up = _running.__setitem__
+    task_on: Callable[[Any], Any] = _running.get
+    set_aside: Callable[[Any, Any], Any] = _running.pop
+    take_up: Callable[[Any, Any], None] = _running.__setitem__
 else:
     task_on = asyncio.current_task
     set_aside = asyncio.tasks._leave_task
@@ -49,9 +50,9 @@ class Home:
     __slots__ = ("_pending", "credit", "depth", "loop")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.loop = loop
-        self.credit = BUDGET
-        self.depth = DEPTH
+        self.loop: asyncio.AbstractEventLoop = loop
+        self.credit: int = BUDGET
+        self.depth: int = DEPTH
         self._pending = False
 
     def exhausted(self) -> None:

@@ -15,6 +15,7 @@ import asyncio
 import threading
 from asyncio import Future
 from collections import deque
+from collections.abc import Callable
 from threading import Lock
 from typing import Any
 
@@ -27,7 +28,7 @@ class Mailbox:
     __slots__ = ("_notified", "_waiting", "loop")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.loop = loop
+        self.loop: asyncio.AbstractEventLoop = loop
         self._waiting: deque[TaskWaiter] = deque()
         self._notified = False
 
@@ -79,10 +80,10 @@ class ThreadWaiter:
     __slots__ = ("_wake", "abandoned", "claim", "result", "thread")
 
     def __init__(self) -> None:
-        self.claim = Lock()
+        self.claim: Lock = Lock()
         self.result: Any = None
-        self.abandoned = False
-        self.thread = threading.get_ident()
+        self.abandoned: bool = False
+        self.thread: int = threading.get_ident()
         self._wake = Lock()
         self._wake.acquire()
 
@@ -122,9 +123,9 @@ class TaskWaiter:
     __slots__ = ("_mailbox", "claim", "future", "result")
 
     def __init__(self, future: Future[Any], mailbox: Mailbox) -> None:
-        self.claim = Lock()
+        self.claim: Lock = Lock()
         self.result: Any = None
-        self.future = future
+        self.future: Future[Any] = future
         self._mailbox = mailbox
 
     def done(self) -> bool:
@@ -152,11 +153,11 @@ class SharedEntry:
     _callbacks = None  # as SelectEntry: never switched to
 
     def __init__(self, waiter: TaskWaiter, index: int, is_send: bool) -> None:
-        self.waiter = waiter
-        self.future = waiter.future
-        self.index = index
-        self.is_send = is_send
-        self.done = waiter.done
+        self.waiter: TaskWaiter = waiter
+        self.future: Future[Any] = waiter.future
+        self.index: int = index
+        self.is_send: bool = is_send
+        self.done: Callable[[], bool] = waiter.done
 
     def set_result(self, value: Any) -> bool:
         """Commit the select to this case with what the passer hands over; False if it was decided before."""
