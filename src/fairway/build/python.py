@@ -63,7 +63,8 @@ def plan_environment(
         uv: The faster installer, or None.
         found: What to install.
         extras: Packages to add.
-        listing: File that `found.listing` and `extras` are written to before the commands run.
+        listing: File that `found.listing` and `extras` are written to before the commands run; `found.locked` is in
+            the file beside it that `locked_file` names. Where the locked versions cannot be installed, the others are.
     """
     assert layout.environment is not None, "a Python app has an environment"
     folder = str(layout.environment)
@@ -89,8 +90,16 @@ def plan_environment(
         )
     steps = [Step("create the Python environment", make)]
     if arguments:
-        steps.append(Step(f"install {_counted(found, extras)}", Command(argv, {}, layout.source)))
+        install = Command(argv, {}, layout.source)
+        exact = Command((*argv, "-c", str(locked_file(listing))), {}, layout.source)
+        title = f"install {_counted(found, extras)}"
+        steps.append(Step(title, exact, otherwise=install) if found.locked else Step(title, install))
     return BuildPlan("python", tuple(steps))
+
+
+def locked_file(listing: Path) -> Path:
+    """Return the file of exact versions that goes with a listing."""
+    return listing.with_name("fairway-constraints.txt")
 
 
 def _counted(found: Dependencies, extras: tuple[str, ...]) -> str:

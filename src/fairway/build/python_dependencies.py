@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from fairway.build.facts import Facts
@@ -27,6 +27,7 @@ class Dependencies:
         listing: Requirement lines that stand in no file that pip reads (Poetry's, a Pipfile's): written to one first.
         names: Normalised names of the packages that the app names itself.
         said_in: Files that say so; their content is the key of the environment.
+        locked: Exact versions from ``poetry.lock`` or ``uv.lock``, as constraints: they add no package.
         whole_source: The environment depends on the source too (``-e .``, ``setup.py``), so nothing can be shared.
     """
 
@@ -34,6 +35,7 @@ class Dependencies:
     listing: tuple[str, ...] = ()
     names: frozenset[str] = frozenset()
     said_in: tuple[str, ...] = ()
+    locked: tuple[str, ...] = ()
     whole_source: bool = False
 
 
@@ -55,7 +57,7 @@ def read_dependencies(facts: Facts) -> Dependencies:
     if project:
         found = _from_pyproject(project)
         if found is not None:
-            return found
+            return _with_lock(facts, found)
     if facts.has("Pipfile.lock") or facts.has("Pipfile"):
         return _from_pipfile(facts)
     if facts.has("setup.py"):
@@ -107,6 +109,25 @@ def _from_pyproject(project: dict[str, Any]) -> Dependencies | None:
     if isinstance(table, dict) and "dependencies" in (table.get("dynamic") or ()):
         return Dependencies(("./",), said_in=("pyproject.toml",), whole_source=True)
     return Dependencies(said_in=("pyproject.toml",)) if isinstance(table, dict) else None
+
+
+def _with_lock(facts: Facts, found: Dependencies) -> Dependencies:
+    for path in ("uv.lock", "poetry.lock"):
+        packages = facts.toml(path).get("package")
+        if not isinstance(packages, list):
+            continue
+        versions: dict[str, set[str]] = {}
+        for package in packages:
+            if not isinstance(package, dict) or not isinstance(package.get("version"), str):
+                continue
+            source = package.get("source")
+            # Poetry names only other sources than the index; uv names the index as `registry`.
+            if source is None or (isinstance(source, dict) and "registry" in source):
+                versions.setdefault(normalise(str(package.get("name", ""))), set()).add(package["version"])
+        # Of a package that is locked in several versions, for several platforms, the installer chooses.
+        pinned = sorted(f"{name}=={one}" for name, some in versions.items() if name and len(some) == 1 for one in some)
+        return replace(found, locked=tuple(pinned), said_in=(*found.said_in, path))
+    return found
 
 
 def _listed(lines: tuple[str, ...], said_in: str) -> Dependencies:

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 __all__ = ["BuildError", "Builder"]
 
 # Part of every key: a change of the planners that alters what they return for the same folder raises it.
-_PLANNERS = 2
+_PLANNERS = 3
 _LOGS_KEPT = 10
 _SECRETS_FILE = "secrets.env"
 

@@ -17,7 +17,7 @@ from fairway.build.python_dependencies import environment_key, read_dependencies
 from fairway.run.lock import locked
 from fairway.run.toolchain import ToolchainError, Toolchains, how_to_get, numbers, own_python
 
-_COMPLETE = ".fairway-complete"
+COMPLETE = ".fairway-complete"  # `fairway.run.release` looks at its time when it prunes
 _LISTING = "fairway-requirements.txt"
 
 
@@ -65,6 +65,7 @@ async def ensure_environment(
     key = environment_key(wish.facts, found, extras, identity, wish.content)
     folder = state / "venvs" / key
     if is_complete(folder):
+        (folder / COMPLETE).touch()  # it is in use, or will be soon: pruning looks at the time
         return folder
     async with locked(state / "venvs", key):
         if is_complete(folder):
@@ -74,12 +75,13 @@ async def ensure_environment(
             say(f"{extras[0]} is added: the app names no server of its own")
         listing = wish.source.parent / _LISTING
         listing.write_text("".join(f"{line}\n" for line in (*found.listing, *extras)), encoding="utf-8")
+        python.locked_file(listing).write_text("".join(f"{line}\n" for line in found.locked), encoding="utf-8")
         layout = Layout(wish.source, wish.source.parent / "output", folder)
         plan = python.plan_environment(layout, interpreter, uv, found, extras=extras, listing=listing)
         try:
             for step in plan.steps:
                 await run(step)
-            (folder / _COMPLETE).touch(mode=0o600)
+            (folder / COMPLETE).touch(mode=0o600)
         except BaseException:
             await asyncio.shield(asyncio.to_thread(shutil.rmtree, folder, True))
             raise
@@ -88,7 +90,7 @@ async def ensure_environment(
 
 def is_complete(folder: Path) -> bool:
     """Say whether an environment is whole and its interpreter still there."""
-    return (folder / _COMPLETE).exists() and (folder / "bin" / "python").exists()
+    return (folder / COMPLETE).exists() and (folder / "bin" / "python").exists()
 
 
 async def _interpreter(facts: Facts, toolchains: Toolchains, uv: Tool | None, say: Callable[[str], None]) -> Tool:

@@ -15,6 +15,7 @@ import contextlib
 import os
 import shutil
 import tempfile
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
@@ -26,6 +27,7 @@ from fairway.command import Command
 from fairway.errors import FairwayError
 
 FORMAT = 1
+_DAY = 86400.0
 FILE = "release.json"
 ReleaseKind = Literal["go", "python", "node", "dotnet", "command", "docker", "compose"]
 
@@ -55,6 +57,10 @@ class _Stored(msgspec.Struct, frozen=True, kw_only=True):
     log: str | None
     processes: dict[str, _Process]
     env: dict[str, str]
+
+
+class _WithEnvironment(msgspec.Struct, frozen=True):
+    environment: str | None = None
 
 
 class Release(msgspec.Struct, frozen=True, kw_only=True):
@@ -232,7 +238,20 @@ def prune_releases(state: Path, app: str, *, keep: int, in_use: frozenset[str] =
         for build in builds.iterdir():
             if not build.name.startswith(".") and build not in needed:
                 shutil.rmtree(build, ignore_errors=True)
+        _prune_environments(state)
     return [r.id for r in reversed(gone)]
+
+
+def _prune_environments(state: Path) -> None:
+    """Remove Python environments that no build of any app names and that no build has used for a day."""
+    needed: set[str] = set()
+    for record in state.glob("builds/*/*/build.json"):
+        with contextlib.suppress(OSError, msgspec.MsgspecError):
+            environment = msgspec.json.decode(record.read_bytes(), type=_WithEnvironment).environment
+            needed.add(Path(environment).name if environment else "")
+    for marker in state.glob("venvs/*/.fairway-complete"):
+        if marker.parent.name not in needed and marker.stat().st_mtime < time.time() - _DAY:
+            shutil.rmtree(marker.parent, ignore_errors=True)
 
 
 def _write_private(path: Path, content: bytes) -> None:

@@ -245,6 +245,25 @@ async def test_dependencies_are_installed_once_for_equal_files(sources: Sources,
     assert len(list((state / "venvs").glob("[!.]*"))) == 1
 
 
+async def test_an_environment_that_nothing_needs_goes_after_a_day(
+    sources: Sources, builder: Builder, state: Path
+) -> None:
+    used = await builder.build(background(), spec(sources["python"]))
+    fresh, old = state / "venvs" / "fresh", state / "venvs" / "old"
+    for folder in (fresh, old):
+        folder.mkdir()
+        (folder / ".fairway-complete").touch()
+    os.utime(old / ".fairway-complete", (1, 1))
+    os.utime(Path(used.processes["web"].argv[0]).parent.parent / ".fairway-complete", (1, 1))
+    for text in ("1", "2"):
+        (sources["command"] / "work").write_text(text)
+        await builder.build(background(), spec(sources["command"], "other"))
+    prune_releases(state, "other", keep=1)
+    assert fresh.is_dir()
+    assert not old.is_dir()
+    assert Path(used.processes["web"].argv[0]).exists()
+
+
 async def test_builds_at_once_are_bounded(tmp_path: Path, state: Path) -> None:
     running = tmp_path / "running"
     running.mkdir()

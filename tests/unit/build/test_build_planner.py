@@ -261,6 +261,24 @@ class TestPython:
         assert read_dependencies(folder(pip)).listing == ("flask==1.0",)
         assert read_dependencies(folder({"setup.py": ""})).whole_source
 
+    def test_lock_files_constrain_and_add_nothing(self) -> None:
+        poetry = '[tool.poetry.dependencies]\nfastapi="^0.79"\n'
+        lock = (
+            '[[package]]\nname = "FastAPI"\nversion = "0.79.1"\n[[package]]\nname = "x"\nversion = "1"\n'
+            '[package.source]\ntype = "git"\n[[package]]\nname = "n"\nversion = "1"\n'
+            '[[package]]\nname = "n"\nversion = "2"\n'
+        )
+        found = read_dependencies(folder({"pyproject.toml": poetry, "poetry.lock": lock}))
+        assert (found.listing, found.locked) == (("fastapi>=0.79,<0.80",), ("fastapi==0.79.1",))
+        assert found.said_in == ("pyproject.toml", "poetry.lock")
+        own = Tool("/usr/bin/python3", (3, 12))
+        plan = python.plan_environment(LAYOUT, own, None, found, extras=(), listing=Path("/l/r.txt"))
+        assert plan.steps[1].command.argv[-2:] == ("-c", "/l/fairway-constraints.txt")
+        assert plan.steps[1].otherwise is not None
+        uv = '[[package]]\nname = "a"\nversion = "1"\nsource = { registry = "https://x" }\n[[package]]\nname = "shop"\n'
+        project = {"pyproject.toml": '[project]\nname="shop"\ndependencies=["a"]\n', "uv.lock": uv}
+        assert read_dependencies(folder(project)).locked == ("a==1",)
+
     @pytest.mark.parametrize(
         ("constraint", "specifier"),
         [("^0.0.3", ">=0.0.3,<0.0.4"), ("^2", ">=2,<3"), ("~2", ">=2,<3"), ("~=1.4", "~=1.4"), (">=1 || <0", ">=1")],
