@@ -76,7 +76,7 @@ async def _poll(process: Process, gate: Gate, prober: Prober, seen: _Seen) -> No
     pause, passes = _FIRST_PAUSE, 0
     owned = not gate.check_owner
     while True:
-        if not owned:
+        if not owned and ports.has_listener(gate.target.port):
             seen.listener = ports.listener_among(gate.target.port, process.members())
             owned = seen.listener is True
         if owned:

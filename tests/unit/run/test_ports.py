@@ -47,6 +47,20 @@ def test_the_listener_is_told_from_a_stranger(listener):
     assert ports.listener_among(1, [os.getpid()]) is None
 
 
+def test_the_kernel_and_its_tables_agree(listener):
+    wanted = listener
+    asked = {found for found in ports._listeners() if found[0] == wanted}
+    read = {found for found in ports._read_tables() if found[0] == wanted}
+    assert asked == read
+    assert len(asked) == 1
+    assert ports.listening_ports([os.getpid()]) >= {wanted}
+
+
+def test_somebody_or_nobody(listener):
+    assert ports.has_listener(listener)
+    assert not ports.has_listener(ports.PortPool().take())
+
+
 def test_the_holder_of_a_port_is_named(listener):
     held = ports.holder(listener)
     assert held is not None
