@@ -14,6 +14,7 @@ import hmac
 import ipaddress
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -155,6 +156,8 @@ def _is_local(scope: Scope) -> bool:
     return server is not None and server[1] is None
 
 
+# Few hosts come, thousands of times a second.
+@lru_cache(256)
 def _host_of(value: str) -> str | None:
     """Return the lower-case host of a Host header without its port, or None where it is malformed."""
     if value.startswith("["):
@@ -166,7 +169,8 @@ def _host_of(value: str) -> str | None:
     return host.rstrip(".").lower() or None
 
 
-def _is_known(host: str, hosts: Iterable[str]) -> bool:
+@lru_cache(256)
+def _is_known(host: str, hosts: frozenset[str]) -> bool:
     if host == "localhost" or host.endswith(".localhost") or host in hosts:
         return True
     try:

@@ -7,7 +7,7 @@ claim belongs to which worker, so that a worker that drains can end its own.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Iterable, Sequence
 
 from fairway.jobs.errors import InvalidJob, QueueNotFound
 from fairway.jobs.job import Enqueued, Lease, NewBatch, NewJob, QueueStatus, Schedule
@@ -62,7 +62,7 @@ class JobService:
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
-    async def enqueue(self, jobs: Sequence[NewJob], batch: NewBatch | None = None) -> Enqueued:
+    def enqueue(self, jobs: Sequence[NewJob], batch: NewBatch | None = None) -> Awaitable[Enqueued]:
         """`Store.enqueue`, after a look at kinds and queues.
 
         Raises:
@@ -73,7 +73,7 @@ class JobService:
                 self._check(job, f"jobs[{n}].")
             if batch is not None and batch.callback is not None:
                 self._check(batch.callback, "batch.callback.")
-        return await self.store.enqueue(jobs, batch)
+        return self.store.enqueue(jobs, batch)
 
     def _check(self, job: NewJob, at: str) -> None:
         if self.known_queues is not None and job.queue not in self.known_queues:

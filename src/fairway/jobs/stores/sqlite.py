@@ -133,7 +133,11 @@ class SqliteStore(Store):
 
     async def enqueue(self, jobs: Sequence[NewJob], batch: NewBatch | None = None) -> Enqueued:  # noqa: D102
         machine.check_jobs(jobs, batch, self.options.max_payload)
-        return await self._write(lambda engine: engine.enqueue(jobs, batch))
+        operation = Operation(lambda engine: engine.enqueue(jobs, batch), asyncio.get_running_loop())
+        self._open_writer().submit(operation)
+        assert operation.future is not None
+        answer: Enqueued = await operation.future
+        return answer
 
     async def cancel(self, job_id: int) -> Job:  # noqa: D102
         return await self._write(lambda engine: engine.cancel(job_id))
