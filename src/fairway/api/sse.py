@@ -67,7 +67,7 @@ async def _encoded(events: AsyncIterator[ServerSentEvent], heartbeat: float) -> 
     finally:
         if waiting is not None:
             waiting.cancel()
-            await asyncio.wait({waiting})
+            await asyncio.gather(waiting, return_exceptions=True)  # it may have ended, or failed, meanwhile
         close = getattr(events, "aclose", None)
         if close is not None:
             await close()
