@@ -6,9 +6,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from peers import Meter  # noqa: E402
+from peers import Meter
 
-from fairway.jobs import Tasks  # noqa: E402
+from fairway.jobs import Tasks
 
 tasks = Tasks()
 meter = Meter()

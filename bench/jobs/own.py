@@ -107,6 +107,7 @@ async def latency(n: int, url: str) -> None:
 async def latency_inside(n: int, url: str) -> None:
     """50 jobs a second, worker in this process."""
     async with Queue(url) as queue, queue.worker(tasks):
+
         async def enqueue(i: int, text: str) -> None:
             await queue.enqueue(noop, i, text)
 
