@@ -28,6 +28,7 @@ check: $(STAMP) ## ruff, mypy --strict, import-linter, the repository's own rule
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/ruff format --check .
 	@$(VENV)/bin/mypy
+	@for main in services/*/main.py; do $(VENV)/bin/mypy --no-error-summary $$main || exit 1; done
 	@$(VENV)/bin/lint-imports
 	@$(PY) -m pytest -q tests/repo
 
