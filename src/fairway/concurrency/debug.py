@@ -137,7 +137,7 @@ def check_asleep(loop: asyncio.AbstractEventLoop) -> bool:
     if not tasks:
         return False
     found = [waiter for task in tasks if (waiter := _of_task(task))] + _threads()
-    raise Deadlock(f"all tasks are asleep - deadlock!\n{_lines(found)}")
+    raise Deadlock(f"all tasks are asleep - deadlock!\n{_lines(sorted(found, key=str))}")
 
 
 def run(main: Coroutine[Any, Any, T]) -> T:

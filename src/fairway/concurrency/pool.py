@@ -330,25 +330,29 @@ class WorkerPool(Generic[T, R]):
                 index += 1
 
     async def _work(self) -> None:
-        async for item in self._input:
-            result, orphan = await self._process(item)
-            await self._report(result)
-            await _settle(orphan)
-        self._leave()
+        try:
+            async for item in self._input:
+                result, orphan = await self._process(item)
+                await self._report(result)
+                await _settle(orphan)
+        finally:
+            self._leave()
 
     async def _work_in_order(self, jobs: Chan[tuple[int, T]]) -> None:
-        async for index, item in jobs:
-            result, orphan = await self._process(item)
-            if self._next != index:
-                turn = self._turns[index] = asyncio.get_running_loop().create_future()
-                await turn
-            await self._report(result)
-            self._next += 1
-            following = self._turns.pop(self._next, None)
-            if following is not None and not following.done():
-                following.set_result(None)
-            await _settle(orphan)
-        self._leave()
+        try:
+            async for index, item in jobs:
+                result, orphan = await self._process(item)
+                if self._next != index:
+                    turn = self._turns[index] = asyncio.get_running_loop().create_future()
+                    await turn
+                await self._report(result)
+                self._next += 1
+                following = self._turns.pop(self._next, None)
+                if following is not None and not following.done():
+                    following.set_result(None)
+                await _settle(orphan)
+        finally:
+            self._leave()
 
     async def _process(self, item: T) -> tuple[Result[T, R], asyncio.Future[Any] | None]:
         """Run the function; a thread that has missed its timeout is returned too, for it still runs."""
@@ -387,7 +391,7 @@ class WorkerPool(Generic[T, R]):
             await self._results.send(result)
 
     def _leave(self) -> None:
-        """Count a worker that has found the input drained; the last one ends the results."""
+        """Count a worker that has ended: the input is drained or the context over. The last one ends the results."""
         self._left += 1
         if self._left == self._workers:
             self._finish()

@@ -153,6 +153,19 @@ async def test_publish_gives_back_pressure_and_ends_with_the_context() -> None:
     assert len(asyncio.all_tasks()) == 1
 
 
+@pytest.mark.parametrize("ordered", [False, True])
+def test_the_end_of_the_context_ends_the_results(ordered: bool) -> None:
+    @virtual_time
+    async def run() -> None:
+        ctx = with_timeout(background(), 15)
+        async with WorkerPool(slow_square, 1, ctx=ctx, ordered=ordered) as pool:
+            assert [r.value async for r in pool.run(range(5))] == [0]
+        assert isinstance(pool.ctx.err(), DeadlineExceeded)
+        assert len(asyncio.all_tasks()) == 1
+
+    run()
+
+
 @virtual_time
 async def test_leaving_with_results_unread_gives_up_the_rest() -> None:
     async with WorkerPool(slow_square, 2) as pool:
