@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 AsyncFn = Callable[..., Coroutine[Any, Any, Any]]
@@ -12,11 +13,34 @@ AsyncFn = Callable[..., Coroutine[Any, Any, Any]]
 
 @dataclass(frozen=True)
 class Pipe:
-    """A channel of some library, by its two bound methods, and what to call in the end."""
+    """A channel of some library by its bound methods.
+
+    Attributes:
+        put, get: The coroutine functions that wait.
+        put_now: Puts without waiting; only called when a receiver is known to wait or there is room.
+        get_now: Returns what can be had without waiting, as a list of none or one.
+        close: What to call in the end.
+        room: Whether a pipe of capacity 0 has room for one value, for lack of unbuffered channels.
+    """
 
     put: AsyncFn
     get: AsyncFn
+    put_now: Callable[[int], Any]
+    get_now: Callable[[], list[int]]
     close: Callable[[], Any] = lambda: None
+    room: bool = True
+
+
+def taking(get: Callable[[], int], nothing: type[Exception] | tuple[type[Exception], ...]) -> Callable[[], list[int]]:
+    """Turn a method that raises when nothing is there into one that returns a list."""
+
+    def get_now() -> list[int]:
+        try:
+            return [get()]
+        except nothing:
+            return []
+
+    return get_now
 
 
 @dataclass(frozen=True)
@@ -38,20 +62,28 @@ class Adapter:
 def fairway_pipe(cap: int) -> Pipe:
     from fairway.concurrency import Chan
 
-    ch = Chan[int](cap)
-    return Pipe(ch.send, ch.recv)
+    return of_channel(Chan[int](cap))
 
 
 def fairway_shared_pipe(cap: int) -> Pipe:
     from fairway.concurrency import SharedChan
 
-    ch = SharedChan[int](cap)
-    return Pipe(ch.send, ch.recv)
+    return of_channel(SharedChan[int](cap))
+
+
+def of_channel(ch: Any) -> Pipe:
+    """A pipe over one of the library's own channels."""
+
+    def get_now() -> list[int]:
+        got = ch.try_recv()
+        return [got[0]] if got is not None and got[1] else []
+
+    return Pipe(ch.send, ch.recv, ch.try_send, get_now, room=ch.cap > 0)
 
 
 def queue_pipe(cap: int) -> Pipe:
     queue: asyncio.Queue[int] = asyncio.Queue(max(cap, 1))
-    return Pipe(queue.put, queue.get)
+    return Pipe(queue.put, queue.get, queue.put_nowait, taking(queue.get_nowait, asyncio.QueueEmpty))
 
 
 def anyio_pipe(cap: int) -> Pipe:
@@ -63,35 +95,42 @@ def anyio_pipe(cap: int) -> Pipe:
         send.close()
         receive.close()
 
-    return Pipe(send.send, receive.receive, close)
+    return Pipe(
+        send.send, receive.receive, send.send_nowait, taking(receive.receive_nowait, anyio.WouldBlock), close, cap > 0
+    )
 
 
 def trio_pipe(cap: int) -> Pipe:
     import trio
 
     send, receive = trio.open_memory_channel[int](cap)
-    return Pipe(send.send, receive.receive)
+    return Pipe(
+        send.send, receive.receive, send.send_nowait, taking(receive.receive_nowait, trio.WouldBlock), room=cap > 0
+    )
 
 
 def janus_pipe(cap: int) -> Pipe:
     import janus
 
     queue: janus.Queue[int] = janus.Queue(max(cap, 1))
-    return Pipe(queue.async_q.put, queue.async_q.get, queue.close)
+    own = queue.async_q
+    return Pipe(own.put, own.get, own.put_nowait, taking(own.get_nowait, janus.AsyncQueueEmpty), queue.close)
 
 
 def culsans_pipe(cap: int) -> Pipe:
     import culsans
 
     queue: culsans.Queue[int] = culsans.Queue(max(cap, 1))
-    return Pipe(queue.async_q.put, queue.async_q.get, queue.close)
+    own = queue.async_q
+    return Pipe(own.put, own.get, own.put_nowait, taking(own.get_nowait, culsans.AsyncQueueEmpty), queue.close)
 
 
 def aiologic_pipe(cap: int) -> Pipe:
     import aiologic
 
-    queue: aiologic.SimpleQueue[int] | aiologic.Queue[int] = aiologic.Queue(max(cap, 1))
-    return Pipe(queue.async_put, queue.async_get)
+    queue: aiologic.Queue[int] = aiologic.Queue(max(cap, 1))
+    put_now, get_now = partial(queue.green_put, blocking=False), partial(queue.green_get, blocking=False)
+    return Pipe(queue.async_put, queue.async_get, put_now, taking(get_now, aiologic.QueueEmpty))
 
 
 ADAPTERS = [

@@ -52,7 +52,7 @@ def one_round(loop: str, n: int, only: set[str] | None, times: dict[str, dict[st
         for name in workloads.THREADED:
             if available(name):
                 gc.collect()
-                note("thread→asyncio", name, n // 4, workloads.from_thread(name, loop, n // 4))
+                note("thread→asyncio", name, n, workloads.from_thread(name, loop, n))
 
 
 def usable(loop: str) -> list[Adapter]:
