@@ -8,7 +8,8 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import MutableMapping
-from typing import Any, TextIO
+from io import TextIOBase
+from typing import Any, TextIO, cast
 
 # structlog's console renderer imports Rich, and with it Pygments, for tracebacks that are not wanted here: 5 MiB in
 # every process that logs. Hidden from this one import, Rich is there for whoever imports it later.
@@ -33,7 +34,7 @@ def configure(*, stream: TextIO | None = None, json: bool | None = None, level: 
         json: One JSON object a line; None decides by whether `stream` is a terminal.
         level: Lowest level that is written, as `logging` numbers them.
     """
-    target = stream if stream is not None else sys.stderr
+    target = stream if stream is not None else cast(TextIO, _CurrentStderr())
     as_json = not target.isatty() if json is None else json
     processors: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
@@ -67,6 +68,19 @@ def get(component: str, **values: Any) -> Any:
     if not structlog.is_configured():
         configure(json=True, level=logging.WARNING)
     return structlog.get_logger(component=component, **values)
+
+
+class _CurrentStderr(TextIOBase):
+    """Whatever `sys.stderr` is at the time of each line: it may be replaced, and the one of before be closed."""
+
+    def write(self, text: str) -> int:
+        return sys.stderr.write(text)
+
+    def flush(self) -> None:
+        sys.stderr.flush()
+
+    def isatty(self) -> bool:
+        return sys.stderr.isatty()
 
 
 class _ThroughStructlog(logging.Handler):

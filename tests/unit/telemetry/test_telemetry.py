@@ -89,6 +89,17 @@ def test_libraries_speak_through_the_same_stream() -> None:
     assert (line["component"], line["level"], line["msg"]) == ("some.library", "warning", "careful: wet")
 
 
+def test_stderr_is_looked_up_at_each_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = io.StringIO()
+    monkeypatch.setattr("sys.stderr", gone)
+    log.configure()
+    now = io.StringIO()
+    monkeypatch.setattr("sys.stderr", now)
+    gone.close()
+    log.get("x").warning("here")
+    assert written(now)[0]["msg"] == "here"
+
+
 def test_metrics_are_rendered_and_asked_for() -> None:
     metrics = Metrics()
     asked = 0
