@@ -47,6 +47,9 @@ TUNNEL: Final = 4
 LINGER: Final = 5
 _BODY: Final = (LENGTH, CHUNKED)
 
+REMEMBERED: Final = 512
+REMEMBERED_BYTES: Final = 768
+"""How many heads, of which size, are remembered with what was read in them."""
 LINGER_S: Final = 2.0
 LINGER_BYTES: Final = 1 << 20
 WRITE_BUFFER: Final = 64 * 1024
@@ -84,6 +87,8 @@ class ClientConnection(asyncio.Protocol):
         "deadline",
         "exchange",
         "forwarded",
+        "forwarded_for",
+        "forwarded_rendered",
         "half_closed",
         "received",
         "rest",
@@ -101,6 +106,7 @@ class ClientConnection(asyncio.Protocol):
         self.state = HEAD
         self.exchange: Exchange | None = None
         self.rest = b""
+        self.forwarded_for = self.forwarded_rendered = b""
         self.received = 0
         self.closed = False
         self.half_closed = False
@@ -202,6 +208,11 @@ class ClientConnection(asyncio.Protocol):
     # -- heads -----------------------------------------------------------------------------------------------------
 
     def _take_head(self, data: bytes) -> None:
+        heads = self.worker.heads[self.trusted]
+        known = heads.get(data)
+        if known is not None and self._partial is None:
+            self._begin(known, len(data))
+            return
         if self._partial is not None:
             data = self._partial + data
             end = data.find(_END, max(0, len(self._partial) - 3))
@@ -230,6 +241,11 @@ class ClientConnection(asyncio.Protocol):
         except Refusal as refusal:
             self.refuse(refusal.status, _sentence(refusal.reason), body=head_bytes[:5] != b"HEAD ")
             return
+        if size <= REMEMBERED_BYTES and head.length < 0 and not head.chunked and self.worker.middleware is None:
+            # What a head says follows from its bytes alone: a client that asks again is understood at once.
+            if len(heads) >= REMEMBERED:
+                heads.clear()
+            heads[head_bytes] = head
         self._begin(head, size)
 
     def _begin(self, head: RequestHead, size: int) -> None:

@@ -27,7 +27,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 from fairway.proxy.framing import LAST_CHUNK, encode_end
 from fairway.proxy.page import date_line, error_page
@@ -119,9 +119,16 @@ class Exchange:
         self.request_id = head.request_id or worker.next_request_id()
         worker.in_flight += 1
         self.body_limit = worker.options.body_bytes
-        if head.target.startswith(b"/.well-known/acme-challenge/") and worker.answer_challenge(self):
+        if worker.options.acme_challenges is not None and worker.answer_challenge(self):
             return
-        route = self.route = worker.table.find(head)
+        table = worker.table
+        found = head.found
+        if found is not None and found[0] is table:
+            route = cast("RouteState | None", found[1])
+        else:
+            route = table.find(head)
+            head.found = (table, route)
+        self.route = route
         if route is None:
             self.refuse(404, "No route leads from this host and path.")
             return
@@ -257,31 +264,45 @@ class Exchange:
         head = self.head
         client = self.client
         route = self.route
-        target = head.target
         assert route is not None
         assert self.target is not None
-        if route.strip and target[:1] == b"/":
-            target = target[len(route.prefix) :]
-            if target[:1] != b"/":
-                target = b"/" + target
         host = head.host or self.target.host_header
-        if head.forwarded_for is None and head.forwarded_proto is None and head.forwarded_host is None:
-            forwarded = client.forwarded % host
-        else:
+        start = head.rendered
+        if not start or route.strip:
+            start = self._render_start(route, head, host)
+        if head.forwarded_for is not None or head.forwarded_proto is not None or head.forwarded_host is not None:
             forwarded = self._forwarded(host)
+        elif client.forwarded_for == host:
+            forwarded = client.forwarded_rendered
+        else:
+            client.forwarded_for = host
+            forwarded = client.forwarded_rendered = client.forwarded % host
         trace = head.traceparent
         if trace is None and self.worker.options.trace:
             trace = self.worker.next_traceparent()
         self.traceparent = trace
-        parts = [head.method, b" ", target, b" HTTP/1.1\r\nHost: ", host, b"\r\n", *head.lines, forwarded]
+        plain = not head.chunked and head.length < 0 and head.upgrade is None and not head.te_trailers
+        if plain and trace is None:
+            return b"%b%bX-Request-Id: %b\r\n\r\n" % (start, forwarded, self.request_id)
+        parts = [start, forwarded, b"X-Request-Id: ", self.request_id, b"\r\n"]
         if trace is not None:
-            parts.append(b"X-Request-Id: %b\r\ntraceparent: %b\r\n" % (self.request_id, trace))
-        else:
-            parts.append(b"X-Request-Id: %b\r\n" % self.request_id)
-        if head.chunked or head.length >= 0 or head.upgrade is not None or head.te_trailers:
+            parts.append(b"traceparent: %b\r\n" % trace)
+        if not plain:
             self._render_framing(parts)
         parts.append(b"\r\n")
         return b"".join(parts)
+
+    @staticmethod
+    def _render_start(route: RouteState, head: RequestHead, host: bytes) -> bytes:
+        target = head.target
+        if route.strip and target[:1] == b"/":
+            target = target[len(route.prefix) :]
+            if target[:1] != b"/":
+                target = b"/" + target
+        start = b"".join((head.method, b" ", target, b" HTTP/1.1\r\nHost: ", host, b"\r\n", *head.lines))
+        if not route.strip and head.host is not None:
+            head.rendered = start  # the same for every route that this head may ever take
+        return start
 
     def _render_framing(self, parts: list[bytes]) -> None:
         head = self.head
@@ -434,6 +455,11 @@ class Exchange:
         assert response is not None
         head = self.head
         keep = head.keep_alive and self.body_done and not client.half_closed and not self.worker.stopping
+        if response.rendered and keep and head.minor and not self.bodyless and not self.extra:
+            self.sent = len(payload)
+            request_id = response.request_id or self.request_id
+            client.transport.write(b"%bX-Request-Id: %b\r\n\r\n%b" % (response.rendered, request_id, payload))
+            return
         framing = b""
         if self.bodyless:
             if response.length >= 0 and response.status != 204 and not response.chunked:
@@ -449,6 +475,8 @@ class Exchange:
                 keep = False
         else:
             framing = b"Content-Length: %d\r\n" % response.length
+            if response.has_date and self.worker.middleware is None and response.status != 426:
+                response.rendered = b"".join((response.start, *response.lines, framing))
         if not keep:
             self._close_after = True
             framing += b"Connection: close\r\n"

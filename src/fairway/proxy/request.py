@@ -81,6 +81,8 @@ class RequestHead:
         keep_alive: Whether the client lets the connection go on.
         upgrade: Offered protocols to pass on, or None.
         expects: Whether the client waits for 100.
+        rendered: Request line, Host and `lines` for the upstream, once they have been needed.
+        found: The table that was asked last for this head's route, and its answer.
     """
 
     method: bytes
@@ -100,6 +102,8 @@ class RequestHead:
     forwarded_proto: bytes | None = None
     forwarded_host: bytes | None = None
     trailer: list[bytes] | None = None
+    rendered = b""
+    found: tuple[object, object] | None = None
     _connection: list[bytes] | None = None
     _coding: bytes | None = None
     _expect: bytes | None = None

@@ -47,6 +47,7 @@ class ResponseHead:
         chunked: Whether the body is in chunked coding.
         reusable: Whether the upstream lets its connection go on.
         upgrade: Protocol that a 101 switches to, or None.
+        rendered: Status line, `lines` and length for a client that goes on in HTTP/1.1, once they have been needed.
     """
 
     minor = 1
@@ -61,6 +62,7 @@ class ResponseHead:
     event_stream = False
     request_id: bytes | None = None
     trailer: list[bytes] | None = None
+    rendered = b""
     _connection: list[bytes] | None = None
     _coding: bytes | None = None
     _fault: str | None = None

@@ -37,6 +37,9 @@ CHUNKED: Final = 3
 CLOSE: Final = 4
 TUNNEL: Final = 5
 
+REMEMBERED: Final = 512
+REMEMBERED_BYTES: Final = 768
+"""How many heads, of which size, are remembered with what was read in them."""
 MAX_HEAD: Final = 64 * 1024
 MAX_IDLE: Final = 512
 WRITE_BUFFER: Final = 64 * 1024
@@ -245,14 +248,14 @@ class UpstreamConnection(asyncio.Protocol):
                 self._assemble(exchange, data)
                 return
             size = end + 4
-            response = ResponseHead()
-            try:
-                if size > MAX_HEAD:
-                    raise BadResponse("head too large")
-                response.parse(data if size == len(data) else data[:size], data.find(_CRLF))
-            except BadResponse as error:
-                self._bad(exchange, str(error))
-                return
+            head = data[:size]
+            response = self.worker.answers.get(head)
+            if response is None:
+                try:
+                    response = self._parse(head)
+                except BadResponse as error:
+                    self._bad(exchange, str(error))
+                    return
             rest = data[size:]
             if response.status >= 200:
                 self._take_answer(exchange, response, rest)
@@ -270,6 +273,18 @@ class UpstreamConnection(asyncio.Protocol):
             if not rest:
                 return
             data = rest
+
+    def _parse(self, head: bytes) -> ResponseHead:
+        if len(head) > MAX_HEAD:
+            raise BadResponse("head too large")
+        response = ResponseHead()
+        response.parse(head, head.find(_CRLF))
+        answers = self.worker.answers
+        if len(head) <= REMEMBERED_BYTES and self.worker.middleware is None:
+            if len(answers) >= REMEMBERED:
+                answers.clear()
+            answers[head] = response
+        return response
 
     def _take_answer(self, exchange: Exchange, response: ResponseHead, rest: bytes) -> None:
         self._reusable = response.reusable

@@ -27,6 +27,8 @@ from fairway.proxy.wheel import Wheel
 if TYPE_CHECKING:
     from fairway.proxy.exchange import Exchange
     from fairway.proxy.middleware import MiddlewareChain
+    from fairway.proxy.request import RequestHead
+    from fairway.proxy.response import ResponseHead
     from fairway.proxy.targets import TargetState
 
 BACKLOG: Final = 4096
@@ -40,6 +42,8 @@ class Worker:
 
     Attributes:
         table: The route table in force.
+        heads: Requests' heads met lately, by their bytes, of untrusted and of trusted clients.
+        answers: Answers' heads met lately, by their bytes.
         in_flight: Exchanges that have begun and not ended.
         stopping: Nothing new is accepted, answers close their connections.
     """
@@ -49,6 +53,8 @@ class Worker:
         self.loop = loop
         self.wheel = Wheel(loop)
         self.table = CompiledTable(RouteTable())
+        self.heads: tuple[dict[bytes, RequestHead], dict[bytes, RequestHead]] = ({}, {})
+        self.answers: dict[bytes, ResponseHead] = {}
         self.clients: set[ClientConnection] = set()
         self.upstreams: set[UpstreamConnection] = set()
         self.retired: dict[str, TargetState] = {}

@@ -276,7 +276,8 @@ def test_item_06_forms_of_target(door: DoorProcess, target: str, status: int) ->
 def test_item_06_options_asterisk_is_forwarded(door: DoorProcess, upstream: ScriptedUpstream) -> None:
     assert door.ask(get("*", method="OPTIONS")).status == 200
     assert door.ask(get("http://app.test", method="OPTIONS")).status == 200
-    assert [seen.start for seen in upstream.wait_for("*", 2)] == [b"OPTIONS * HTTP/1.1"] * 2
+    seen = [request.start for request in upstream.wait_for("*", 2)]
+    assert seen.count(b"OPTIONS * HTTP/1.1") == 2
 
 
 def test_item_07_user_agent_is_never_invented(door: DoorProcess, upstream: ScriptedUpstream, path: str) -> None:
