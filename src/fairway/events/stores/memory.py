@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import heapq
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
@@ -12,6 +11,7 @@ from fairway.clock import SYSTEM_CLOCK, Clock
 from fairway.events.errors import BusClosed, EventError, UnknownGroup
 from fairway.events.event import Event
 from fairway.events.store import Claimed, Features, GroupInfo, Stored, dead_letter
+from fairway.events.stores.wakeups import Wakeups
 from fairway.events.topic import check_topic, matcher
 
 _TAKE = 1024  # events that one claim looks at beyond the cursor
@@ -63,8 +63,7 @@ class MemoryEventStore:
         self._clock = clock
         self._groups: dict[str, _Group] = {}
         self._seen: dict[tuple[str, str], int] = {}
-        self._waiters: set[asyncio.Future[None]] = set()
-        self._changes = 0
+        self._wakeups = Wakeups()
         self._closed = False
 
     async def append(self, records: Sequence[tuple[str, Event]]) -> list[int]:
@@ -86,15 +85,8 @@ class MemoryEventStore:
         self._log.append(Stored(self._last, topic, self._clock.time(), event))
         if len(self._log) > self._max * 1.25:  # amortised: a quarter at a time
             self._drop(len(self._log) - self._max)
-        self._wake()
+        self._wakeups.wake()
         return self._last
-
-    def _wake(self) -> None:
-        self._changes += 1
-        for waiter in self._waiters:
-            if not waiter.done():
-                waiter.set_result(None)
-        self._waiters.clear()
 
     async def read(self, after: int, limit: int, pattern: str | None = None) -> list[Stored]:
         """See `EventStore.read`."""
@@ -118,24 +110,16 @@ class MemoryEventStore:
     @property
     def changes(self) -> int:
         """See `EventStore.changes`."""
-        return self._changes
+        return self._wakeups.changes
 
     async def wait(self, after: int, timeout: float, changes: int | None = None) -> bool:
         """See `EventStore.wait`."""
-        self._check_open()
-        if self._last > after or changes not in (None, self._changes):
-            return self._last > after
-        waiter = asyncio.get_running_loop().create_future()
-        self._waiters.add(waiter)
-        try:
-            async with asyncio.timeout(timeout):
-                await waiter
-        except TimeoutError:
-            return self._last > after
-        finally:
-            self._waiters.discard(waiter)
-        self._check_open()
-        return self._last > after
+        self._wakeups.check_open()
+        seen = self._wakeups.changes if changes is None else changes
+        if await self.last() > after:
+            return True
+        await self._wakeups.wait(timeout, seen)
+        return await self.last() > after
 
     async def join(self, group: str, pattern: str, after: int | None) -> None:
         """See `EventStore.join`."""
@@ -238,7 +222,7 @@ class MemoryEventStore:
     async def close(self) -> None:
         """See `EventStore.close`."""
         self._closed = True
-        self._wake()
+        self._wakeups.close()
 
     def _check_open(self) -> None:
         if self._closed:
@@ -308,7 +292,7 @@ class MemoryEventStore:
             heapq.heappush(group.timers, (due, pending.stored.offset, pending.fence))
         else:
             heapq.heappush(group.ready, pending.stored.offset)
-            self._wake()
+            self._wakeups.wake()
 
     def _kill(self, name: str, group: _Group, pending: _Pending, reason: str) -> None:
         self._append(*dead_letter(pending.stored, name, pending.fence, reason))
@@ -323,7 +307,7 @@ class MemoryEventStore:
         waiting.remove(offset)
         if waiting:
             heapq.heappush(group.ready, waiting[0])
-            self._wake()
+            self._wakeups.wake()
         else:
             del group.keys[key]
 

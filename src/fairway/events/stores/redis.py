@@ -20,6 +20,7 @@ from fairway.events.errors import BusClosed, EventError, EventStoreUnavailable, 
 from fairway.events.event import Event
 from fairway.events.store import Claimed, Durability, Features, GroupInfo, Stored, dead_letter
 from fairway.events.stores import redis_scripts as scripts
+from fairway.events.stores.wakeups import Wakeups
 from fairway.events.topic import check_topic, matcher
 
 if TYPE_CHECKING:
@@ -48,8 +49,7 @@ class RedisEventStore:
         self._durability: Durability = "process"
         self._checked = False
         self._closed = False
-        self._waiters: set[asyncio.Future[None]] = set()
-        self._changes = 0
+        self._wakeups = Wakeups()
         self._running = 0  # calls under way: closing the client under one would leak its connection
         self._idle = asyncio.Event()
         self._idle.set()
@@ -90,7 +90,7 @@ class RedisEventStore:
             keys.append(self._seen(event))
             arguments += [topic, event.partition_key or "", document]
         offsets: list[int] = await self._run(scripts.APPEND, keys, arguments)
-        self._wake()
+        self._wakeups.wake()
         return offsets
 
     async def read(self, after: int, limit: int, pattern: str | None = None) -> list[Stored]:
@@ -132,29 +132,17 @@ class RedisEventStore:
     @property
     def changes(self) -> int:
         """See `EventStore.changes`."""
-        return self._changes
+        return self._wakeups.changes
 
     async def wait(self, after: int, timeout: float, changes: int | None = None) -> bool:
         """See `EventStore.wait`."""
-        if self._closed:
-            raise BusClosed("the event store is closed")
-        waiter = asyncio.get_running_loop().create_future()
-        self._waiters.add(waiter)
-        try:
-            if await self.last() > after:
-                return True
-            if self._listener is None or self._listener.done():
-                self._listener = asyncio.ensure_future(self._listen(after))
-            if changes not in (None, self._changes):
-                return False
-            async with asyncio.timeout(timeout):
-                await waiter
-        except TimeoutError:
-            return False
-        finally:
-            self._waiters.discard(waiter)
-        if self._closed:
-            raise BusClosed("the event store is closed")
+        self._wakeups.check_open()
+        seen = self._wakeups.changes if changes is None else changes
+        if await self.last() > after:
+            return True
+        if self._listener is None or self._listener.done():
+            self._listener = asyncio.ensure_future(self._listen(after))
+        await self._wakeups.wait(timeout, seen)
         return await self.last() > after
 
     async def _listen(self, after: int) -> None:
@@ -165,17 +153,17 @@ class RedisEventStore:
                 news = await self._call(
                     "XREAD", "BLOCK", _BLOCK_MS, "COUNT", 256, "STREAMS", log, wake, seen[log], seen[wake]
                 )
-                if not news and self._waiters and await self.last() < int(seen[log].partition("-")[0]):
+                if not news and len(self._wakeups) and await self.last() < int(seen[log].partition("-")[0]):
                     seen[log] = "0-0"  # the log was lost: offsets start again
             except EventStoreUnavailable as error:
                 _LOG.warning("event store: %s; listening again in %.1f s", error, _PAUSE)
                 await asyncio.sleep(_PAUSE)
-                self._wake()
+                self._wakeups.wake()
                 continue
             for stream, entries in news or ():
                 seen[stream.decode()] = entries[-1][0].decode()
             if news:
-                self._wake()
+                self._wakeups.wake()
 
     async def join(self, group: str, pattern: str, after: int | None) -> None:
         """See `EventStore.join`."""
@@ -283,19 +271,12 @@ class RedisEventStore:
         if self._closed:
             return
         self._closed = True
-        self._wake()
+        self._wakeups.close()
         if self._listener is not None:
             self._listener.cancel()
             await asyncio.gather(self._listener, return_exceptions=True)
         await self._idle.wait()
         await self._redis.aclose()
-
-    def _wake(self) -> None:
-        self._changes += 1
-        for waiter in self._waiters:
-            if not waiter.done():
-                waiter.set_result(None)
-        self._waiters.clear()
 
     def _keys(self, *names: str) -> list[str]:
         return [self._prefix + name for name in names]

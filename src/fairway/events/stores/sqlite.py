@@ -7,17 +7,17 @@ that jumps ahead makes leases run out early, which the fences make harmless.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from fairway.clock import SYSTEM_CLOCK, Clock
-from fairway.events.errors import BusClosed, EventError, PayloadTooLarge, UnknownGroup
+from fairway.events.errors import EventError, PayloadTooLarge, UnknownGroup
 from fairway.events.event import Event
 from fairway.events.store import Claimed, Features, GroupInfo, Stored, dead_letter
 from fairway.events.stores.sqlite_writer import Writer
+from fairway.events.stores.wakeups import Wakeups
 from fairway.events.topic import check_topic, matcher
 
 MAX_EVENT = 1024 * 1024  # bytes of one event in JSON
@@ -75,8 +75,7 @@ class SqliteEventStore:
     def __init__(self, path: Path, *, clock: Clock = SYSTEM_CLOCK) -> None:
         self._path = path
         self._clock = clock
-        self._waiters: set[asyncio.Future[None]] = set()
-        self._changes = 0
+        self._wakeups = Wakeups()
         self._closed = False
         self._last = 0  # newest committed offset
         self._writer = Writer(path, _SCHEMA, rollback=lambda: None)
@@ -102,7 +101,7 @@ class SqliteEventStore:
                 )
             rows.append((topic, event.source, event.id, event.partition_key, document))
         offsets = await self._writer.run(lambda: self._append(rows))
-        self._wake()
+        self._wakeups.wake()
         return offsets
 
     def _append(self, rows: Sequence[tuple[str, str, str, str | None, bytes]]) -> list[int]:
@@ -163,28 +162,15 @@ class SqliteEventStore:
     @property
     def changes(self) -> int:
         """See `EventStore.changes`."""
-        return self._changes
+        return self._wakeups.changes
 
     async def wait(self, after: int, timeout: float, changes: int | None = None) -> bool:
         """See `EventStore.wait`."""
+        self._wakeups.check_open()
+        seen = self._wakeups.changes if changes is None else changes
         if await self.last() > after:
             return True
-        waiter = asyncio.get_running_loop().create_future()
-        self._waiters.add(waiter)
-        try:
-            # Looked at again with the waiter in place: an append between the two would otherwise go unnoticed.
-            if await self.last() > after:
-                return True
-            if changes not in (None, self._changes):
-                return False
-            async with asyncio.timeout(timeout):
-                await waiter
-        except TimeoutError:
-            return False
-        finally:
-            self._waiters.discard(waiter)
-        if self._closed:
-            raise BusClosed("the event store is closed")
+        await self._wakeups.wait(timeout, seen)
         return await self.last() > after
 
     async def join(self, group: str, pattern: str, after: int | None) -> None:
@@ -208,7 +194,7 @@ class SqliteEventStore:
         """See `EventStore.claim`."""
         rows, died = await self._writer.run(lambda: self._claim(group, limit, lease, max_deliveries))
         if died:
-            self._wake()
+            self._wakeups.wake()
         return [
             Claimed(Stored(offset, topic, at, Event.decode(document)), fence + 1)
             for offset, fence, topic, at, document in rows
@@ -272,7 +258,7 @@ class SqliteEventStore:
 
         done, freed = await self._writer.run(work)
         if freed:
-            self._wake()
+            self._wakeups.wake()
         return done
 
     async def nack(self, group: str, offset: int, fence: int, delay: float, max_deliveries: int) -> bool:
@@ -291,7 +277,7 @@ class SqliteEventStore:
 
         done = await self._writer.run(work)
         if done:
-            self._wake()
+            self._wakeups.wake()
         return done
 
     async def extend(self, group: str, offset: int, fence: int, lease: float) -> bool:
@@ -317,7 +303,7 @@ class SqliteEventStore:
 
         done = await self._writer.run(work)
         if done:
-            self._wake()
+            self._wakeups.wake()
         return done
 
     async def groups(self) -> list[GroupInfo]:
@@ -364,15 +350,8 @@ class SqliteEventStore:
     async def close(self) -> None:
         """See `EventStore.close`."""
         self._closed = True
-        self._wake()
+        self._wakeups.close()
         await self._writer.close()
-
-    def _wake(self) -> None:
-        self._changes += 1
-        for waiter in self._waiters:
-            if not waiter.done():
-                waiter.set_result(None)
-        self._waiters.clear()
 
     def _group(self, group: str) -> tuple[str, int]:
         row = self._db.execute("SELECT pattern, cursor FROM consumer_group WHERE name = ?", (group,)).fetchone()
