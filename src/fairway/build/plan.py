@@ -114,7 +114,7 @@ class StartPlan:
     Attributes:
         processes: Commands by name; ``web`` gets the traffic. ``$PORT`` stands for the instance's port.
         env: Variables that tell frameworks where to listen; the registry entry's own come over them.
-        before: Runs once before a release takes traffic (a Procfile's ``release``), or None.
+        before: Runs once before a release appears (a Procfile's ``release``), or None.
         notes: What a person should know.
     """
 

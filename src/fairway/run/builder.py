@@ -24,6 +24,7 @@ from fairway.apps.dotenv import EnvFileError, read_env_file
 from fairway.build import planner
 from fairway.build.facts import Facts, gather
 from fairway.build.plan import Kind, Layout, Needs, PlanError, Step, Tool
+from fairway.command import Command
 from fairway.errors import FairwayError
 from fairway.run import artifact
 from fairway.run.buildlog import BuildLog
@@ -150,7 +151,8 @@ class Builder:
             cached = False
         else:
             cached = True
-        release = await asyncio.to_thread(self._release, app.name, folder, record, env, cached=cached)
+        release = await self._release(app.name, (folder, record), env, secrets, say)
+        release = msgspec.structs.replace(release, cached=cached)
         say("cached" if cached else "finish", f"release {release.id}", 1.0)
         return release
 
@@ -282,35 +284,68 @@ class Builder:
                     evidence=Evidence(job.log.redact(str(command)), outcome.status, job.log.tail, job.log.path),
                 )  # fmt: skip
 
-    def _release(
-        self, name: str, folder: Path, record: artifact.BuildRecord, env: Mapping[str, str], *, cached: bool
+    async def _release(
+        self,
+        name: str,
+        known: tuple[Path, artifact.BuildRecord],
+        env: Mapping[str, str],
+        secrets: tuple[str, ...],
+        say: _Voice,
     ) -> Release:
-        """Return the newest release if it is this very state, else make one."""
+        """Return the newest release if it is this very state, else make one, its `before` command run first."""
+        folder, record = known
         full = {**record.env, **env}
         digest = hashlib.sha256(msgspec.json.encode([str(folder), sorted(full.items())])).hexdigest()
-        releases = list_releases(self.state, name)
-        if releases and releases[0].digest == digest:
-            return msgspec.structs.replace(releases[0], cached=cached)
-        created_at = time.time()
-        if releases:
-            created_at = max(created_at, releases[0].created_at + 0.001)
-        identity = release_id(created_at, digest)
-        release = Release(
-            id=identity,
-            app=name,
-            directory=self.state / "releases" / name / identity,
-            processes={n: c.command() for n, c in record.processes.items()},
-            before=record.before.command() if record.before else None,
-            env=full,
-            digest=digest,
-            created_at=created_at,
-            kind=record.kind,
-            build_directory=folder,
-            log_path=Path(record.log) if record.log else None,
-            cached=cached,
-        )
-        release.save()
+        releases = await asyncio.to_thread(list_releases, self.state, name)
+        newest = releases[0] if releases else None
+        if newest is not None and newest.digest == digest:
+            return newest
+        async with self._limit, locked(self.state / "builds" / name, "build"):
+            created_at = max(time.time(), newest.created_at + 0.001 if newest else 0.0)
+            release = _compose(self.state, name, known, full, (created_at, digest))
+            if release.before is not None:
+                await self._before(release, release.before, secrets, say)
+            await asyncio.to_thread(release.save)
         return release
+
+    async def _before(self, release: Release, command: Command, secrets: tuple[str, ...], say: _Voice) -> None:
+        """Run what has to be done before a release may serve, such as migrations; without it there is no release."""
+        say("finish", f"running {command}"[:200], 0.95)
+        with BuildLog(self._log_path(release.app), secrets) as log:
+            log.write(f"$ {command}")
+            environment = {**build_environment(self._toolchains.search_path), **release.env}
+            environment |= {"FAIRWAY_APP": release.app, "FAIRWAY_RELEASE": release.id}
+            outcome = await execute(
+                command, log, environment=environment, timeout=self._step_timeout,
+                on_line=lambda line: say("finish", line[:200], 0.95),
+            )  # fmt: skip
+            if not outcome.ok:
+                raise BuildError(
+                    f"expected `{log.redact(str(command))}` to prepare {release.app} for its release, got {outcome}",
+                    app=release.app, code="build.before", hint="It is the Procfile's `release`.",
+                    evidence=Evidence(log.redact(str(command)), outcome.status, log.tail, log.path),
+                )  # fmt: skip
+
+
+def _compose(
+    state: Path, name: str, known: tuple[Path, artifact.BuildRecord], env: dict[str, str], stamp: tuple[float, str]
+) -> Release:
+    folder, record = known
+    created_at, digest = stamp
+    identity = release_id(created_at, digest)
+    return Release(
+        id=identity,
+        app=name,
+        directory=state / "releases" / name / identity,
+        processes={n: c.command() for n, c in record.processes.items()},
+        before=record.before.command() if record.before else None,
+        env=env,
+        digest=digest,
+        created_at=created_at,
+        kind=record.kind,
+        build_directory=folder,
+        log_path=Path(record.log) if record.log else None,
+    )
 
 
 def _source_of(app: AppSpec) -> Path:

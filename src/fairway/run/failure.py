@@ -22,7 +22,8 @@ class Evidence:
 class BuildError(FairwayError):
     """An app could not be built; its earlier release, if any, is untouched.
 
-    Codes: ``build.failed`` (a command failed), ``build.timeout``, ``build.undetected`` (nothing says how to build
+    Codes: ``build.failed`` (a command failed), ``build.timeout``, ``build.before``
+    (the Procfile's ``release`` failed), ``build.undetected`` (nothing says how to build
     it), ``build.toolchain_missing``, ``build.engine_missing`` (needs Docker), ``build.source`` (source folder
     missing, too large or unreadable), ``build.config`` (env_file or secret missing).
 

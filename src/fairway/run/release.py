@@ -80,8 +80,8 @@ class Release(msgspec.Struct, frozen=True, kw_only=True):
             the process that is started.
         build_directory: The built tree that the commands run in; may be shared with other releases.
         log_path: Log of the build, or None where nothing had to be built.
-        before: Runs once, to its end and with exit status 0, before the release takes traffic (a Procfile's
-            ``release``, such as database migrations), or None.
+        before: What the builder has run, to its end and with exit status 0, before the release appeared (a
+            Procfile's ``release``, such as database migrations), or None.
         cached: True where `Builder.build` found it built already.
     """
 

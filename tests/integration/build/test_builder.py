@@ -102,6 +102,22 @@ async def test_a_procfile_with_a_worker(sources: Sources, builder: Builder) -> N
     assert Release.load(release.directory) == release
 
 
+async def test_the_release_process_runs_once_before_a_release_appears(
+    sources: Sources, builder: Builder, state: Path, tmp_path: Path
+) -> None:
+    source, ran = sources["command"], tmp_path / "ran"
+    line = f"release: sh -c 'echo $FAIRWAY_APP $WORD >> {ran}; test $WORD != bad'\n"
+    (source / "Procfile").write_text(f"web: python3 -c pass\n{line}")
+    first = await builder.build(background(), spec(source, env={"WORD": "good"}))
+    assert "release" not in first.processes
+    again = await builder.build(background(), spec(source, env={"WORD": "good"}))
+    assert (again.id, ran.read_text()) == (first.id, "shop good\n")
+    with pytest.raises(BuildError, match="exit status 1") as caught:
+        await builder.build(background(), spec(source, env={"WORD": "bad"}))
+    assert caught.value.code == "build.before"
+    assert [r.id for r in list_releases(state, "shop")] == [first.id]
+
+
 async def test_another_environment_is_another_release(sources: Sources, builder: Builder, state: Path) -> None:
     source = sources["command"]
     (source.parent / "vars.env").write_text("TOKEN=hunter2hunter2\n")
