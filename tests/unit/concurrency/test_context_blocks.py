@@ -132,7 +132,7 @@ async def test_bind_cancels_the_block_and_raises_err() -> None:
     because = ValueError("enough")
     asyncio.get_running_loop().call_later(1, c.cancel, because)
     reached = []
-    with pytest.raises(Canceled) as caught:  # noqa: PT012  # a block inside a block
+    with pytest.raises(Canceled) as caught:
         async with c.bind() as bound:
             assert bound is c
             try:
@@ -168,7 +168,7 @@ async def test_bind_lets_a_block_end_that_is_faster() -> None:
 async def test_bind_raises_at_entry_of_an_ended_context_and_at_exit_of_one_ended_inside() -> None:
     c = with_cancel(background())
     steps = []
-    with pytest.raises(Canceled):  # noqa: PT012  # a block inside a block
+    with pytest.raises(Canceled):
         async with c.bind():
             c.cancel()
             steps.append("goes on to its end")
@@ -182,7 +182,7 @@ async def test_bind_raises_at_entry_of_an_ended_context_and_at_exit_of_one_ended
 @virtual_time
 async def test_bind_keeps_an_exception_of_the_block_and_a_cancel_from_outside() -> None:
     c = with_cancel(background())
-    with pytest.raises(KeyError):  # noqa: PT012  # a block inside a block
+    with pytest.raises(KeyError):
         async with c.bind():
             c.cancel()
             raise KeyError("mine")
@@ -225,7 +225,7 @@ async def test_bind_when_the_cancel_meets_a_committed_receive() -> None:
 @virtual_time
 async def test_bind_nested_with_asyncio_timeout() -> None:
     c = with_timeout(background(), 5)
-    with pytest.raises(TimeoutError) as caught:  # noqa: PT012  # a block inside a block
+    with pytest.raises(TimeoutError) as caught:
         async with c.bind():
             async with asyncio.timeout(1):
                 await elapse(100)

@@ -215,7 +215,7 @@ async def test_a_failure_ends_the_context_first_then_cancels_siblings_and_block(
         finally:
             seen.append("cancelled")
 
-    with pytest.raises(ValueError) as caught:  # noqa: PT012  # a block inside a block
+    with pytest.raises(ValueError) as caught:
         async with ErrGroup(background()) as g:
             await g.go(polite, g)
             await g.go(deaf)
@@ -240,7 +240,7 @@ async def test_a_failing_block_ends_its_tasks_and_keeps_its_own_error() -> None:
         finally:
             ended.append(1)
 
-    with pytest.raises(KeyError, match="mine"):  # noqa: PT012  # a block inside a block
+    with pytest.raises(KeyError, match="mine"):
         async with ErrGroup() as g:
             await g.go(deaf)
             await asyncio.sleep(0)

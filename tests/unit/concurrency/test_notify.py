@@ -230,7 +230,7 @@ async def test_a_hook_that_ignores_its_cancel_is_given_up() -> None:
 @virtual_time
 async def test_hooks_run_when_the_block_fails_or_is_cancelled() -> None:
     ran: list[str] = []
-    with pytest.raises(KeyError):  # noqa: PT012  # a block inside a block
+    with pytest.raises(KeyError):
         async with Shutdown() as sd:
             sd.hook("a", ran.append, "failed")
             raise KeyError("block")

@@ -216,7 +216,7 @@ async def test_a_flow_as_a_block_stops_its_tasks() -> None:
             assert await out.recv_many(2) == [2]
         with pytest.raises(Closed):
             await out.recv()
-        with pytest.raises(ValueError, match="two"):  # noqa: PT012  # a block inside a block
+        with pytest.raises(ValueError, match="two"):
             async with pipeline(background(), range(100), fail_at_two) as out:
                 await asyncio.sleep(0)
                 await collect(out)

@@ -186,7 +186,7 @@ async def test_a_failing_block_cancels_the_pool() -> None:
         finally:
             ended.append("cancelled")
 
-    with pytest.raises(KeyError):  # noqa: PT012  # a block inside a block
+    with pytest.raises(KeyError):
         async with WorkerPool(work, 1) as pool:
             await pool.publish(1)
             await elapse(1)
@@ -204,7 +204,7 @@ async def test_a_failing_source_is_raised_at_the_end() -> None:
     async def work(x: int) -> int:
         return x
 
-    with pytest.raises(ValueError, match="source"):  # noqa: PT012  # a block inside a block
+    with pytest.raises(ValueError, match="source"):
         async with WorkerPool(work) as pool:
             async for _ in pool.run(source()):
                 pass
