@@ -41,5 +41,6 @@ async def api_face(daemon: DaemonServices) -> AsyncIterator[tuple[str, int]]:
     named = os.environ.get("FAIRWAY_API_HOSTS", "").lower().replace(",", " ").split()
     policy = GuardPolicy(token=services.token, app_token=services.app_token, hosts=frozenset(named))
     app = create_app(services, policy=policy)
-    async with serve(app, host=config.api_host, port=config.api_port, unix=daemon.layout.api_socket) as bound:
+    unix, listener = daemon.layout.api_socket, daemon.api_listener
+    async with serve(app, host=config.api_host, port=config.api_port, unix=unix, listener=listener) as bound:
         yield bound

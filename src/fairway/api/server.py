@@ -45,7 +45,9 @@ class Server(uvicorn.Server):
 
 
 @asynccontextmanager
-async def serve(app: ASGIApp, *, host: str, port: int, unix: Path | None = None) -> AsyncIterator[tuple[str, int]]:
+async def serve(
+    app: ASGIApp, *, host: str, port: int, unix: Path | None = None, listener: socket.socket | None = None
+) -> AsyncIterator[tuple[str, int]]:
     """Serve `app` for the block.
 
     Args:
@@ -53,6 +55,7 @@ async def serve(app: ASGIApp, *, host: str, port: int, unix: Path | None = None)
         host: Address to listen on.
         port: Port, or 0 for a free one.
         unix: Path of a Unix socket to listen on, too (0600), or None. A stale one is replaced.
+        listener: Socket that listens on host and port already, or None to open one; stays the caller's.
 
     Yields:
         The address and port that it listens on.
@@ -60,7 +63,7 @@ async def serve(app: ASGIApp, *, host: str, port: int, unix: Path | None = None)
     Raises:
         PortTaken: Another program listens there.
     """
-    sockets = [_tcp(host, port)]
+    sockets = [_tcp(host, port) if listener is None else listener.dup()]
     bound: tuple[str, int] = sockets[0].getsockname()[:2]
     try:
         if unix is not None:

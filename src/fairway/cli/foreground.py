@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
+from importlib import import_module
 from typing import TYPE_CHECKING, TextIO
 
 import click
@@ -37,17 +38,15 @@ def run(project: Project, config: DaemonConfig, *, background: bool) -> int:
         config: How it runs.
         background: Started by `up -d`: everything goes to the daemon's log as JSON, nothing to a terminal.
     """
-    from fairway.api.face import api_face
     from fairway.platform.daemon import run as run_daemon
-    from fairway.platform.services import job_and_event_services
 
-    faces: list[Face] = [job_and_event_services, api_face]
+    faces: list[Face] = [_services_and_api]
     if background:
         log.configure(stream=sys.stderr, json=True)
     else:
         # The terminal belongs to the progress and the table; the daemon's own lines go where `-d` puts them.
         log.configure(stream=_own_log(project), json=True)
-        faces.append(partial(_terminal, project))
+        faces.insert(0, partial(_terminal, project))
     run_daemon(config, faces)
     # A second Ctrl-C makes the daemon drop everything where it stands; nothing of it may stay behind.
     count = stop_leftovers(project, grace=0.0)
@@ -63,6 +62,15 @@ def _own_log(project: Project) -> TextIO:
         return open(path, "a", buffering=1, encoding="utf-8")
     except OSError:
         return sys.stderr  # the daemon is about to say, in its own words, that it cannot write there
+
+
+@asynccontextmanager
+async def _services_and_api(daemon: Services) -> AsyncIterator[None]:
+    """Jobs, events and the API; loaded in a thread while the apps start, so that neither waits for the other."""
+    services = await asyncio.to_thread(import_module, "fairway.platform.services")
+    face = await asyncio.to_thread(import_module, "fairway.api.face")
+    async with services.job_and_event_services(daemon), face.api_face(daemon):
+        yield
 
 
 @asynccontextmanager

@@ -13,21 +13,23 @@ from fairway.concurrency import Context, Shutdown, notify_context
 from fairway.platform.doors import Doors
 from fairway.platform.errors import StateDirError
 from fairway.platform.host import Host
-from fairway.platform.housekeeping import keep_house
 from fairway.platform.layout import Layout
+from fairway.platform.listen import listen
 from fairway.platform.lock import DaemonLock
-from fairway.platform.platform import Platform
 from fairway.platform.state import StateStore
-from fairway.platform.watch import watch_registry
 from fairway.run import cgroup
-from fairway.run.builder import Builder
 from fairway.run.reaper import become_subreaper
 
+# The rest is imported in `_run`, when the door's process is on its way already: it takes as long to start.
 if TYPE_CHECKING:
+    import socket
+
     from fairway.health.checker import HealthChecker
     from fairway.logs.service import LogService
+    from fairway.platform.platform import Platform
 
 _END_GRACE = 60.0
+_LAUNCH_PATIENCE = 0.4  # seconds; a first build takes longer, and nobody should wait for the API meanwhile
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +83,7 @@ class Services:
         logs: The `fairway.logs` service over the log folder.
         extras: Further services by name, for faces that share one; ``app_token`` is what hosted apps are given.
         shutdown: Begin the daemon's end, as Ctrl-C does.
+        api_listener: Socket that listens for the HTTP API already; apps that come up before it is loaded wait there.
     """
 
     ctx: Context
@@ -92,10 +95,11 @@ class Services:
     logs: LogService
     extras: dict[str, Any] = field(default_factory=dict)
     shutdown: Callable[[], None] = lambda: None
+    api_listener: socket.socket | None = None
 
 
 Face = Callable[[Services], AbstractAsyncContextManager[object]]
-"""A face: entered, it listens (or raises `PortTaken`); left, it has stopped. Entered before the apps come up."""
+"""A face: entered, it serves (or raises `PortTaken`); left, it has stopped. Entered while the apps come up."""
 
 Faces = Sequence[Face]
 
@@ -127,37 +131,42 @@ async def serve(config: DaemonConfig, faces: Faces = ()) -> None:
         state = StateStore(layout.database)
         try:
             async with notify_context() as ctx, Shutdown(ctx, grace=_END_GRACE) as shutdown:
-                lock.write(f"http://{config.api_host}:{config.api_port}")
-                await _run(config, faces, Host(layout, state), shutdown)
+                host = Host(layout, state, _app_environment(config, layout))
+                doors = Doors(host, (config.door_host, config.door_port), config.door_workers)
+                # Every port is asked for before anything is touched.
+                doors.check_port()
+                with listen(config.api_host, config.api_port, what="API", option="--api") as listener:
+                    lock.write(f"http://{config.api_host}:{config.api_port}")
+                    await _run(config, faces, host, doors, listener=listener, shutdown=shutdown)
         finally:
             state.close()
 
 
-async def _run(config: DaemonConfig, faces: Faces, host: Host, shutdown: Shutdown) -> None:
+async def _run(
+    config: DaemonConfig, faces: Faces, host: Host, doors: Doors, *, listener: socket.socket, shutdown: Shutdown
+) -> None:
+    layout, ctx, background = host.layout, shutdown.ctx, host.background
+    become_subreaper()
+    doors.begin()
+    host.hierarchies = await asyncio.to_thread(cgroup.discover, host.owner)
+
     from fairway.health.checker import HealthChecker
     from fairway.logs.service import LogService
+    from fairway.platform.housekeeping import keep_house
+    from fairway.platform.platform import Platform
+    from fairway.platform.watch import watch_registry
+    from fairway.run.builder import Builder
 
-    layout, ctx = host.layout, shutdown.ctx
-    host.env = _app_environment(config, layout)
-    become_subreaper()
-    host.hierarchies = await asyncio.to_thread(cgroup.discover, host.owner)
-    checker = HealthChecker()
-    logs = LogService(layout.log_files)
-    doors = Doors(host, (config.door_host, config.door_port), config.door_workers)
+    checker, logs = HealthChecker(), LogService(layout.log_files)
     platform = Platform(host, doors, Builder(layout.root), config.registry, checker=checker, only=config.apps)
-    services = Services(
-        ctx, config, layout, platform, layout.token(), checker, logs, {"app_token": layout.app_token()}, shutdown.begin
-    )
+    services = Services(ctx, config, layout, platform, layout.token(), checker, logs)
+    services.extras["app_token"] = layout.app_token()
+    services.shutdown, services.api_listener = shutdown.begin, listener
     stack = AsyncExitStack()
     shutdown.hook("faces", stack.aclose, order=10)
     shutdown.hook("platform", _end_platform, platform, host, config.stop_apps_on_exit, order=20)
-    shutdown.hook("background", host.background.cancel, order=30)
-    for face in faces:
-        await stack.enter_async_context(face(services))
-    background = host.background
+    shutdown.hook("background", background.cancel, order=30)
     background.start(checker.run(ctx), name="health")
-    background.start(logs.run(ctx), name="logs")
-    background.start(keep_house(ctx, host, platform.instances), name="housekeeping")
     starting = asyncio.ensure_future(platform.start(ctx))
 
     async def reload() -> None:
@@ -166,6 +175,17 @@ async def _run(config: DaemonConfig, faces: Faces, host: Host, shutdown: Shutdow
 
     if config.watch:
         background.start(watch_registry(ctx, config.registry, reload), name="registry watch")
+    # The apps' processes start first: they take long enough for all that follows to be loaded beside them.
+    await platform.launched(_LAUNCH_PATIENCE)
+    background.start(logs.run(ctx), name="logs")
+    background.start(keep_house(ctx, host, platform.instances), name="housekeeping")
+    try:
+        for face in faces:
+            await stack.enter_async_context(face(services))
+    except BaseException:
+        starting.cancel()
+        await asyncio.wait({starting})
+        raise
     await _until(starting, ctx)
     await shutdown.wait()
 

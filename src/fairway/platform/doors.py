@@ -70,6 +70,7 @@ class Doors:
         self._version = 0
         self._pushing = asyncio.Lock()
         self._stopping = False
+        self._opening: asyncio.Future[int] | None = None
 
     # -- processes -------------------------------------------------------------------------------------------
 
@@ -87,8 +88,28 @@ class Doors:
         await asyncio.gather(*(self._start(n) for n in missing))
         return adopted
 
+    def begin(self) -> None:
+        """Begin `start` in the background; `opened` waits for it."""
+        self._opening = asyncio.ensure_future(self.start())
+
+    async def opened(self) -> None:
+        """Wait until `start` is done; begins it where nobody has. Raises what `start` raises."""
+        if self._opening is None:
+            self.begin()
+        assert self._opening is not None
+        await asyncio.shield(self._opening)
+
+    async def abandon(self) -> None:
+        """Give a start up before anything serves: adopted workers go on, new ones end."""
+        await self._settle()
+        fresh = [w for w in self.workers.values() if not w.process.adopted]
+        self._stopping = True
+        await asyncio.gather(*(self._end(worker, 0.0) for worker in fresh))
+        self.leave()
+
     async def stop(self, grace: float) -> None:
         """End every worker: nothing new, requests in flight within `grace` seconds (0: none), then the processes."""
+        await self._settle()
         self._stopping = True
         await asyncio.gather(*(self._end(worker, grace) for worker in list(self.workers.values())))
 
@@ -156,6 +177,13 @@ class Doors:
 
         found = await asyncio.gather(*(one(w) for w in list(self.workers.values())))
         return [s for s in found if s is not None]
+
+    async def _settle(self) -> None:
+        """Wait for a start that is under way, however it ends."""
+        if self._opening is not None:
+            await asyncio.wait({self._opening})
+            if not self._opening.cancelled() and (error := self._opening.exception()) is not None:
+                log.get("platform").warning("the door did not come up", error=str(error))
 
     # -- inside ----------------------------------------------------------------------------------------------
 

@@ -81,7 +81,6 @@ class Platform:
         for name in self._only:
             if name not in specs:
                 raise UnknownApp(name, specs)
-        self._doors.check_port()
         self._ops = Operations(self._host, self._doors, self._builder, ctx)
         self._bring_up = BringUp(self._host, self._apps, self._ops)
         for spec in specs.values():
@@ -93,24 +92,35 @@ class Platform:
         for name in self._only:
             if self._apps[name].row.wanted == "stopped":
                 self._apps[name].save(wanted="running")
-        doors = asyncio.create_task(self._doors.start(), name="door")
         self._bring_up.begin(self._chosen())
         self._begun = True
+        await self._doors.opened()
+        await self._doors.publish()
+        self._door_up = True
+        await self._bring_up.settled()
+
+    async def launched(self, patience: float) -> None:
+        """Wait until `start` has started a process of every app that it brings up, at most `patience` seconds."""
+        steps, seen = self.subscribe(), set[str]()
         try:
-            await doors
-            await self._doors.publish()
-            self._door_up = True
-            await self._bring_up.settled()
+            async with asyncio.timeout(patience):
+                async for step in steps:
+                    if step.phase in {"probe", "done", "failed"} or (step.phase == "queued" and step.message):
+                        seen.add(step.app)
+                    if self._begun and seen.issuperset(self.pending_apps()):
+                        return
+        except TimeoutError:
+            return
         finally:
-            if not doors.done():
-                doors.cancel()
-                await asyncio.wait({doors})
+            self.unsubscribe(steps)
 
     async def end(self, *, stop_apps: bool) -> None:
         """End the platform: stop the door and every app, or leave both running for the next daemon."""
         if self._bring_up is not None:
             await self._bring_up.cancel()
-        if stop_apps:
+        if not self._begun:
+            await self._doors.abandon()  # it did not come that far: what an earlier daemon has left runs on
+        elif stop_apps:
             grace = max((a.spec.deploy.drain for a in self._apps.values()), default=0.0)
             await self._doors.stop(grace)
             for group in stop_order({a.name: a.spec.depends_on for a in self._apps.values()}):
@@ -172,6 +182,10 @@ class Platform:
         if self._bring_up is None or not self._begun:
             return ["(starting)"]
         return [*([] if self._door_up else ["(door)"]), *self._bring_up.pending()]
+
+    def pending_apps(self) -> list[str]:
+        """`pending` without the daemon's own parts."""
+        return [] if self._bring_up is None else self._bring_up.pending()
 
     def releases(self, name: str) -> list[ReleaseStatus]:
         """Releases of one app, newest first. Raises `UnknownApp`."""
