@@ -227,7 +227,7 @@ def tls(report: Report, back: Server, seconds: float) -> None:
     from fairway.proxy.devca import DevelopmentAuthority
 
     folder = Path(tempfile.mkdtemp())
-    DevelopmentAuthority(folder / "authority").issue(["*.localhost", "localhost"], folder / "certificates")
+    DevelopmentAuthority(folder / "authority").issue(["app.localhost"], folder / "certificates")
     port = peers.free_port()
     server = peers.door(back.port, "--tls-listen", f"127.0.0.1:{port}", "--certificates", str(folder / "certificates"))
     try:

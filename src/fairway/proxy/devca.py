@@ -1,7 +1,8 @@
 """A certificate authority for development on this machine: ``https://app.localhost`` without a warning.
 
 The authority's certificate has to be added to the browser's or the system's trust store by hand, once; nothing here
-does that. It is constrained to ``localhost`` names, so that a stolen key is of no use against other sites.
+does that. It is constrained to ``localhost`` names, so that a stolen key is of no use against other sites. Each host is
+named: OpenSSL and browsers take no wildcard directly under a top-level name such as ``*.localhost``.
 """
 
 from __future__ import annotations

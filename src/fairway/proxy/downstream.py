@@ -404,7 +404,8 @@ class ClientConnection(asyncio.Protocol):
     def exchange_done(self, keep: bool) -> None:
         """Go on with the next request, or close."""
         self.exchange = None
-        self._stop_half_timer()
+        if self._half_timer is not None:
+            self._stop_half_timer()
         if self.closed:
             return
         if not keep:
@@ -414,12 +415,16 @@ class ClientConnection(asyncio.Protocol):
             self.transport.close()
             return
         self.state = HEAD
-        if self.write_paused:
+        if not self.write_paused:
+            self.deadline = self.worker.wheel.now + self.worker.options.keepalive_timeout
+            if self.rest:
+                self._advance()
+            elif self._read_paused:
+                self._resume_reading()
+        else:
             # A client that asks and asks and never reads gets no further answer until it does.
             self._pause_reading()
             self.deadline = self.worker.wheel.now + self.worker.options.send_timeout
-        else:
-            self._await_head()
 
     def _await_head(self) -> None:
         worker = self.worker

@@ -153,7 +153,14 @@ class Exchange:
         if worker.middleware is None:
             self.dispatch()
         else:
-            worker.middleware.request(self)
+            self.proceed()
+
+    def proceed(self) -> None:
+        """Go on past the gate: through the middleware, if there is any, to a target."""
+        if self.worker.middleware is None:
+            self.dispatch()
+        else:
+            self.worker.middleware.request(self)
 
     def dispatch(self) -> None:
         """Choose a target and get a connection to it."""
@@ -244,7 +251,7 @@ class Exchange:
     def _send(self, upstream: UpstreamConnection) -> None:
         self.upstream = upstream
         upstream.take(self)
-        upstream.write(self._render())
+        upstream.transport.write(self._render())
         pending = self._pending
         if pending is not None:
             self._pending = None
@@ -437,7 +444,8 @@ class Exchange:
         self.bodyless = bodyless
         self.status = response.status
         self.latency = _monotonic() - self.started
-        self._stop_continue()
+        if self._continue_timer is not None:
+            self._stop_continue()
         target = self.target
         assert target is not None
         target.latency_sum += self.latency

@@ -242,7 +242,7 @@ class Worker:
                 else:
                     if before is not route and before is not None:
                         exchange.route = route
-                    exchange.dispatch()
+                    exchange.proceed()
             if route is not None:
                 route.held = len(self._held.get(name, ()))
 

@@ -177,9 +177,9 @@ def tls_ask(port: int, authority: DevelopmentAuthority, name: str) -> tuple[byte
 def test_tls_with_sni_reload_and_the_development_authority(upstream: ScriptedUpstream, tmp_path: Path) -> None:
     authority = DevelopmentAuthority(tmp_path / "authority")
     folder = tmp_path / "certificates"
-    authority.issue(["*.localhost", "localhost"], folder)
-    again = authority.issue(["*.localhost", "localhost"], folder)
-    assert again.name == "_.localhost.crt"
+    authority.issue(["app.localhost", "localhost"], folder)
+    again = authority.issue(["app.localhost", "localhost"], folder)
+    assert again.name == "app.localhost.crt"
     assert stat.S_IMODE(again.with_suffix(".key").stat().st_mode) == 0o600
     assert stat.S_IMODE((tmp_path / "authority" / "authority.key").stat().st_mode) == 0o600
     door = DoorProcess(
@@ -191,7 +191,7 @@ def test_tls_with_sni_reload_and_the_development_authority(upstream: ScriptedUps
         data, certificate = tls_ask(door.ports[1], authority, "app.localhost")
         assert data.startswith(b"HTTP/1.1 200 OK")
         assert upstream.wait_for("/tls")[-1].value("X-Forwarded-Proto") == b"https"
-        assert ("DNS", "*.localhost") in certificate["subjectAltName"]  # type: ignore[operator]
+        assert ("DNS", "app.localhost") in certificate["subjectAltName"]  # type: ignore[operator]
         authority.issue(["special.localhost"], folder)
         assert asyncio.run(client.reload_certificates()) == 2
         _, certificate = tls_ask(door.ports[1], authority, "special.localhost")
