@@ -101,5 +101,5 @@ def _text(name: str, source: str) -> str:
         f"source: {quoted}\n"
         "\n"
         f"# Served at http://{name}.localhost:8080. How it is built and started is found in the source; to say it\n"
-        "# yourself, or to add health checks, variables, secrets or limits: the fields are in Fairway's registry reference.\n"
+        "# yourself, or to add health checks, variables, secrets or limits: see Fairway's registry reference.\n"
     )

@@ -21,9 +21,10 @@ _BUILD_ENV = {
     "DOTNET_SKIP_FIRST_TIME_EXPERIENCE": "1",
     "MSBUILDDISABLENODEREUSE": "1",
 }
-_TARGET = re.compile(r"<TargetFramework(s?)>\s*([^<]+?)\s*</TargetFramework")
-_ASSEMBLY = re.compile(r"<AssemblyName>\s*([^<$]+?)\s*</AssemblyName>")
-_WEB_SDK = re.compile(r"Sdk\s*=\s*\"Microsoft\.NET\.Sdk\.Web\"")
+# Bounded repeats: a project file is somebody else's text, and has to be read in linear time.
+_TARGET = re.compile(r"<TargetFramework(s?)>([^<]{1,500})</TargetFramework")
+_ASSEMBLY = re.compile(r"<AssemblyName>([^<$]{1,500})</AssemblyName>")
+_WEB_SDK = re.compile(r"Sdk\s{0,9}=\s{0,9}\"Microsoft\.NET\.Sdk\.Web\"")
 
 
 def choose_project(facts: Facts) -> str:
@@ -77,7 +78,7 @@ def framework_override(text: str, sdk: tuple[int, ...]) -> str | None:
 
 
 def _framework_version(target: str) -> tuple[int, ...]:
-    match = re.fullmatch(r"net(?:coreapp)?(\d+)\.(\d+)(?:-[\w.]+)?", target)
+    match = re.fullmatch(r"net(?:coreapp)?(\d{1,4})\.(\d{1,4})(?:-[\w.]+)?", target)
     return (int(match[1]), int(match[2])) if match else ()
 
 
@@ -105,7 +106,7 @@ def default_start(facts: Facts, layout: Layout, dotnet: Tool, built: Built) -> S
     project = choose_project(facts)
     named = _ASSEMBLY.search(facts.texts[project])
     runnable = sorted(o for o in built.outputs if o.endswith(".runtimeconfig.json") and "/" not in o)
-    wanted = f"{named[1] if named else _stem(project)}.runtimeconfig.json"
+    wanted = f"{named[1].strip() if named else _stem(project)}.runtimeconfig.json"
     chosen = wanted if wanted in runnable else next(iter(runnable), None)
     if chosen is None:
         raise PlanError(f"expected a program from publishing {project} of {facts.app}, got a library")

@@ -21,13 +21,13 @@ READ_AT_ONCE = (
     "uv.lock", "poetry.lock",
 )  # fmt: skip
 COMPOSE_NAMES = ("compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml")
-_LIMITS = {"Pipfile.lock": 4 << 20, "uv.lock": 8 << 20, "poetry.lock": 8 << 20}
+_LIMITS = {"Pipfile.lock": 2 << 20, "uv.lock": 2 << 20, "poetry.lock": 2 << 20}
 _MAX_CODE_FILES = 400
 _MAX_CODE_DEPTH = 4
 _NOT_THE_APP = re.compile(r"(^|/)(tests?|testing|docs?|examples?|samples?|migrations|alembic|scripts|benchmarks?)/")
-_PACKAGE_MAIN = re.compile(r"^package\s+main\b", re.MULTILINE)
-_GO_COMMENTS = re.compile(r"/\*.*?\*/|//[^\n]*", re.DOTALL)
-_GO_IGNORED = re.compile(r"^//\s*(?:go:build|\+build)\s+ignore\b", re.MULTILINE)
+_PACKAGE = re.compile(r"package[ \t]+(\w+)")
+_GO_IGNORED = re.compile(r"//[ \t]*(?:go:build|\+build)[ \t]+ignore\b")
+_MAX_CODE_BYTES = 4 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,10 +104,15 @@ def gather(app: str, root: Path) -> Facts:
     wanted += [f for f in files if f.endswith((".csproj", ".fsproj")) and f.count("/") <= 3][:50]
     wanted += [f for f in files if re.fullmatch(r"requirements[\w.-]*\.txt|requirements/[\w.-]+\.txt", f)][:20]
     wanted += _python_candidates(files)
+    code = 0
     for path in dict.fromkeys(wanted):
         text = tree.read_text(root, path, _LIMITS.get(path, 256 * 1024))
-        if text is not None:
-            texts[path] = text
+        if text is None:
+            continue
+        code += len(text) if path.endswith(".py") else 0
+        if code > _MAX_CODE_BYTES and path.endswith(".py"):
+            break
+        texts[path] = text
     return Facts(app, files, texts, _go_mains(root, files) if "go.mod" in known else ())
 
 
@@ -137,8 +142,20 @@ def _go_mains(root: Path, files: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _is_main(text: str) -> bool:
-    head = text[: 64 * 1024]
-    if _GO_IGNORED.search(head.split("\npackage ", 1)[0]):
-        return False
-    first = re.search(r"^\s*package\s+\w+", _GO_COMMENTS.sub("", head), re.MULTILINE)
-    return first is not None and _PACKAGE_MAIN.search(first[0].strip()) is not None
+    """Say whether Go source begins, after comments, with ``package main``; linear in the text, whatever it holds."""
+    at, end = 0, min(len(text), 64 * 1024)
+    while at < end:
+        if text[at].isspace():
+            at += 1
+        elif text.startswith("//", at):
+            if _GO_IGNORED.match(text, at):
+                return False
+            at = text.find("\n", at) + 1 or end
+        elif text.startswith("/*", at):
+            at = text.find("*/", at) + 2
+            if at == 1:
+                return False
+        else:
+            match = _PACKAGE.match(text, at)
+            return match is not None and match[1] == "main"
+    return False

@@ -9,8 +9,8 @@ from fairway.build.facts import Facts
 from fairway.build.plan import BuildPlan, Layout, Needs, PlanError, Step, Tool
 from fairway.command import Command
 
-_GO_DIRECTIVE = re.compile(r"^go\s+(\d+)\.(\d+)(?:\.(\d+))?", re.MULTILINE)
-_MODULE = re.compile(r"^module\s+\"?([^\s\"]+)", re.MULTILINE)
+_GO_DIRECTIVE = re.compile(r"^go[ \t]{1,20}(\d{1,6})\.(\d{1,6})(?:\.(\d{1,6}))?", re.MULTILINE)
+_MODULE = re.compile(r"^module[ \t]{1,20}\"?([^\s\"]{1,500})", re.MULTILINE)
 _SERVERS = ("server", "api", "web", "app", "http", "service", "main", "serve")
 
 

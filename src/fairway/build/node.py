@@ -43,7 +43,7 @@ _VALUED = [
 def needs(facts: Facts) -> Needs:
     """Return the Node version that ``engines`` asks for; it only ever warns, as npm does."""
     engines = _object(facts.json("package.json").get("engines"))
-    numbers = re.findall(r"\d+", str(engines.get("node", "")))
+    numbers = re.findall(r"\d{1,9}", str(engines.get("node", "")))
     return Needs("node", (int(numbers[0]),) if numbers else (), "package.json")
 
 

@@ -171,7 +171,7 @@ def to_pep440(constraint: str) -> str:
 def _one_specifier(text: str) -> str:
     if text in ("*", ""):
         return ""
-    numbers = [int(n) for n in re.findall(r"\d+", re.sub(r"(?:a|b|rc|\.?dev|\.?post).*$", "", text.lstrip("^~=")))]
+    numbers = [int(n) for n in re.findall(r"\d{1,9}", re.sub(r"(?:a|b|rc|\.?dev|\.?post).*$", "", text.lstrip("^~=")))]
     if text.startswith("^") and numbers:
         at = next((i for i, n in enumerate(numbers) if n), len(numbers) - 1)
         upper = [*numbers[:at], numbers[at] + 1]

@@ -19,6 +19,7 @@ CONSTRUCTORS: dict[str, Interface] = {
 # Names too common to stand alone: taken only with the module they come from.
 _QUALIFIED: dict[str, Interface] = {"falcon.App": "wsgi", "falcon.asgi.App": "asgi", "falcon.API": "wsgi"}
 _WORTH_PARSING = re.compile("|".join([*CONSTRUCTORS, "falcon", r"create_app|make_app|get_app\w*|create_application"]))
+_MAX_FOUND = 20
 _FACTORIES = ("create_app", "make_app", "get_app", "get_application", "create_application", "build_app", "init_app")
 _OBJECT_NAMES = ("app", "application", "api", "server")
 _FILE_NAMES = ("asgi", "wsgi", "main", "app", "server", "api", "application", "autoapp", "run", "__init__")
@@ -67,7 +68,7 @@ def find_entry(facts: Facts, names: frozenset[str]) -> Entry | None:
         module = _parse(text)
         if module is None:
             continue
-        for found in _scan(module, asgi_named):
+        for found in _scan(module, asgi_named)[:_MAX_FOUND]:
             folder, dotted = _import_path(facts, path, module)
             rank = _rank(path, found, names)
             if best is None or rank < best[0]:

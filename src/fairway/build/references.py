@@ -16,11 +16,13 @@ from fairway.build import tree
 _MAX = 20
 _FILES = ("go.mod", "package.json", "requirements.txt", "pyproject.toml")
 _PATTERNS = (
-    re.compile(r"=>\s+\"?(\.\./[^\s\"]+)"),  # go.mod: replace module => ../module
-    re.compile(r"\"(?:file|link|portal):(\.\./[^\"]+)\""),  # package.json
-    re.compile(r"^\s*(?:-e\s+|--editable[=\s]+)?(?:file:)?(\.\./[^\s\[;#]+)", re.MULTILINE),  # requirements.txt
-    re.compile(r"\bpath\s*=\s*[\"'](\.\./[^\"']+)[\"']"),  # pyproject.toml: Poetry and uv
-    re.compile(r"<ProjectReference\s+Include=\"(\.\.[\\/][^\"]+)\""),  # *.csproj
+    re.compile(r"=>[ \t]{1,20}\"?(\.\./[^\s\"]{1,500})"),  # go.mod: replace module => ../module
+    re.compile(r"\"(?:file|link|portal):(\.\./[^\"]{1,500})\""),  # package.json
+    re.compile(
+        r"^[ \t]{0,20}(?:-e[ \t]{1,20}|--editable[= \t]{1,20})?(?:file:)?(\.\./[^\s\[;#]{1,500})", re.MULTILINE
+    ),  # requirements.txt
+    re.compile(r"\bpath\s{0,20}=\s{0,20}[\"'](\.\./[^\"']{1,500})[\"']"),  # pyproject.toml: Poetry and uv
+    re.compile(r"<ProjectReference\s{1,20}Include=\"(\.\.[\\/][^\"]{1,500})\""),  # *.csproj
 )
 _MARKS = ("go.mod", "package.json", "pyproject.toml", "setup.py", "setup.cfg")
 

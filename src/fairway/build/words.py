@@ -8,11 +8,16 @@ from typing import Final
 
 import msgspec
 
+from fairway.build.plan import PlanError
+
 _ASSIGNMENT: Final = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)", re.DOTALL)
 # What only a shell can do. `$PORT` and `${PORT}` are put in when an instance starts; other variables need a shell.
 _PORT: Final = re.compile(r"\$\{PORT(?::-?[0-9]*)?\}|\$PORT(?![A-Za-z0-9_])")
 _SHELL: Final = re.compile(r"[|&;<>()`*?~\n]|\$")
 _OPERATOR: Final = re.compile(r"\s*(?:&&|;)\s*")
+
+
+MAX_LINE: Final = 4096
 
 
 class Line(msgspec.Struct, frozen=True):
@@ -30,11 +35,16 @@ def parse_line(text: str) -> Line:
     that needs a shell (pipes, ``&&``, other variables) comes back as `shell`, its last command made an ``exec`` so that
     signals reach the program itself.
 
+    Raises:
+        PlanError: The line is longer than `MAX_LINE`.
+
     >>> parse_line("NODE_ENV=production node server.js --port ${PORT:-3000}")
     Line(words=('node', 'server.js', '--port', '${PORT}'), env={'NODE_ENV': 'production'}, shell='')
     >>> parse_line("cd web && node index.js").shell
     'cd web && exec node index.js'
     """
+    if len(text) > MAX_LINE:
+        raise PlanError(f"expected a command line of at most {MAX_LINE} characters, got {len(text)}")
     line = _PORT.sub("${PORT}", text.strip())
     bare = re.sub(r"'[^']*'", "''", line.replace("${PORT}", "PORT"))
     # Double quotes protect everything but $ and `.

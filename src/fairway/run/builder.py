@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 __all__ = ["BuildError", "Builder"]
 
 # Part of every key: a change of the planners that alters what they return for the same folder raises it.
-_PLANNERS = 3
+_PLANNERS = 4
 _LOGS_KEPT = 10
 _SECRETS_FILE = "secrets.env"
 
@@ -188,7 +188,8 @@ class Builder:
             except BaseException as error:
                 if job.folder != Path():
                     await asyncio.shield(asyncio.to_thread(shutil.rmtree, job.folder, True))
-                if isinstance(error, (FairwayError, OSError)):
+                # ValueError and RecursionError: a file of the app that some parser could not bear.
+                if isinstance(error, (FairwayError, OSError, ValueError, RecursionError)):
                     log.write(f"fairway: {error}")
                     raise _as_build_error(error, app.name, log) from error
                 raise
@@ -203,7 +204,8 @@ class Builder:
     async def _carry_out(self, job: _Job) -> artifact.BuildRecord:
         copy = copied_path(job.folder)
         facts = await asyncio.to_thread(gather, job.app.name, copy)
-        kind = planner.detect(facts, job.wishes)
+        # Planning reads whole syntax trees and lock files: never on the event loop.
+        kind = await asyncio.to_thread(planner.detect, facts, job.wishes)
         job.say("toolchain", f"{kind}: looking for the toolchain", 0.1)
         try:
             await self._tools(job, planner.needs(kind, facts))
@@ -222,13 +224,14 @@ class Builder:
         about = planner.Resolution(
             kind, facts, job.wishes, layout, job.tools, job.search_path, self._toolchains.which, job.key
         )
-        steps, notes = planner.plan_steps(about, artifact.inspect(layout.source, layout.output, layout.environment))
+        before = await asyncio.to_thread(artifact.inspect, layout.source, layout.output, layout.environment)
+        steps, notes = await asyncio.to_thread(planner.plan_steps, about, before)
         for note in notes:
             job.log.write(f"fairway: {note}")
         for number, step in enumerate(steps):
             await self._step(job, step, 0.2 + 0.7 * number / len(steps))
         built = await asyncio.to_thread(artifact.inspect, layout.source, layout.output, layout.environment)
-        start = planner.plan_start(about, built)
+        start = await asyncio.to_thread(planner.plan_start, about, built)
         commands = [*start.processes.values(), *([start.before] if start.before else [])]
         record = artifact.BuildRecord(
             format=artifact.FORMAT,
@@ -411,7 +414,7 @@ def _runtime_tools(kind: Kind, tools: Mapping[str, Tool]) -> list[Tool]:
     return [tools[n] for n in ("node", "dotnet") if n in tools and n == kind]
 
 
-def _as_build_error(error: FairwayError | OSError, app: str, log: BuildLog) -> BuildError:
+def _as_build_error(error: FairwayError | OSError | ValueError | RecursionError, app: str, log: BuildLog) -> BuildError:
     if isinstance(error, BuildError):
         return error
     if isinstance(error, OSError):
@@ -419,6 +422,9 @@ def _as_build_error(error: FairwayError | OSError, app: str, log: BuildLog) -> B
             f"expected to build {app}, got: {error.strerror or error} ({error.filename})",
             app=app, code="build.failed", evidence=Evidence(tail=log.tail, log_path=log.path),
         )  # fmt: skip
+    if not isinstance(error, FairwayError):
+        message = f"expected files of {app} that can be read, got: {type(error).__name__}: {str(error)[:200]}"
+        return BuildError(message, app=app, code="build.source", evidence=Evidence(tail=log.tail, log_path=log.path))
     code = "build.config" if isinstance(error, EnvFileError) else error.code
     known = isinstance(error, PlanError) or code.startswith("build.")
     evidence = Evidence(tail=log.tail, log_path=log.path)

@@ -57,8 +57,9 @@ async def ensure_environment(
     Raises:
         ToolchainError: No interpreter fits what the app asks for.
     """
-    found = read_dependencies(wish.facts)
-    extras = python.added_servers(wish.facts, found, named=wish.named)
+    # Parsing may take a moment (lock files, syntax trees): never on the event loop.
+    found = await asyncio.to_thread(read_dependencies, wish.facts)
+    extras = await asyncio.to_thread(python.added_servers, wish.facts, found, named=wish.named)
     uv = await toolchains.find("uv")
     interpreter = await _interpreter(wish.facts, toolchains, uv, say)
     identity = f"{interpreter.path} {interpreter.version_text}"

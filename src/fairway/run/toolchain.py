@@ -239,7 +239,7 @@ def own_python() -> Tool:
 
 def numbers(text: str) -> tuple[int, ...]:
     """Return the leading dotted numbers of a version: ``"go1.26.6 rc"`` is ``(1, 26, 6)``."""
-    match = re.search(r"\d+(?:\.\d+)*", text)
+    match = re.search(r"\d{1,9}(?:\.\d{1,9})*", text)
     return tuple(int(n) for n in match[0].split(".")) if match else ()
 
 
