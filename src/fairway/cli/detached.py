@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from fairway.cli import exits
+from fairway.cli import exits, output
 from fairway.cli.client import Client, Unreachable
 from fairway.cli.progress import ProgressView
 from fairway.cli.project import Project
@@ -27,13 +27,14 @@ class DaemonFailed(FairwayError):
     code = "daemon.failed"
 
 
-def start(project: Project, options: list[str], wanted: frozenset[str]) -> int:
+def start(project: Project, options: list[str], wanted: frozenset[str], *, as_json: bool = False) -> int:
     """Start the daemon (or join the one that runs), show its progress, return the exit status.
 
     Args:
         project: Whose daemon.
         options: Arguments of `fairway up` for the daemon's own process.
         wanted: Names of the apps to wait for; empty for all.
+        as_json: Print what there is then as JSON instead of the table.
     """
     client = Client(project)
     began = time.time()
@@ -46,7 +47,10 @@ def start(project: Project, options: list[str], wanted: frozenset[str]) -> int:
     told = client.get("/v1/apps")
     apps = [app for app in told["apps"] if not wanted or app["name"] in wanted]
     outcome = Outcome(apps, told["problems"], _api_url(options), began)
-    print_outcome(project, outcome, "`fairway down` stops everything")
+    if as_json:
+        output.as_json({"apps": outcome.apps, "problems": outcome.problems, "api": outcome.api})
+    else:
+        print_outcome(project, outcome, "`fairway down` stops everything")
     return exits.FAILED if outcome.failed else exits.OK
 
 

@@ -30,6 +30,7 @@ class _Options:
     grpc: tuple[str, int]
     workers: int
     watch: bool
+    as_json: bool
     background: bool
 
     def words(self) -> list[str]:
@@ -69,6 +70,7 @@ class Address(click.ParamType):  # type: ignore[type-arg]  # generic from Click 
 @click.option("--grpc", type=Address(), default="127.0.0.1:7071", show_default=True, help="Where gRPC listens.")
 @click.option("--workers", type=click.IntRange(1, 64), default=1, show_default=True, help="Processes of the door.")
 @click.option("--watch/--no-watch", default=True, show_default=True, help="Follow changes of the registry files.")
+@click.option("--json", "as_json", is_flag=True, help="With -d: print the apps as JSON once they are ready.")
 @click.option("--background", is_flag=True, hidden=True, help="What -d starts: no terminal, log as JSON.")
 def up(**options: Any) -> int:
     """Build, start and serve every app of the registry, or only those named."""
@@ -78,7 +80,9 @@ def up(**options: Any) -> int:
     if told.detach:
         from fairway.cli import detached
 
-        return detached.start(project, told.words(), frozenset(told.apps))
+        return detached.start(project, told.words(), frozenset(told.apps), as_json=told.as_json)
+    if told.as_json:
+        raise click.UsageError("--json goes with -d: in the foreground there is no end to print it at.")
     from fairway.cli import foreground
     from fairway.platform.daemon import DaemonConfig
 

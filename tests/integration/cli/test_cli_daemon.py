@@ -144,6 +144,8 @@ def test_a_broken_app_fails_loudly_and_alone(project: Project) -> None:
     project.add("broken", "import sys; print('about to', flush=True); sys.exit('no database')")
     shown = project.fairway("up", "-d", *project.listen, status=1)
     assert "| no database" in shown
+    told = project.json("up", "-d", *project.listen, status=1)
+    assert {app["name"]: app["state"] for app in told["apps"]} == {"hello": "running", "broken": "failed"}
     assert project.get("/")["service"] == "hello"
 
 
@@ -188,6 +190,23 @@ def test_the_foreground_drains_at_the_first_interrupt(project: Project) -> None:
     assert up.wait(30) == 0, rest
     assert "Draining and stopping" in rest
     assert rest.endswith("Stopped.\n")
+    up.stdout.close()
+    assert project.fairway("down").startswith("Nothing runs")
+
+
+def test_a_second_interrupt_kills_what_does_not_end(project: Project) -> None:
+    project.add("hello", APP.replace("lambda *_: os._exit(0)", "signal.SIG_IGN"))
+    command = [sys.executable, "-m", "fairway", "up", *project.listen]
+    up = subprocess.Popen(
+        command, cwd=project.root, env=project.env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    assert up.stdout is not None
+    for awaited in ("Ctrl-C stops everything", "Ctrl-C again stops at once"):
+        line = next((line for line in up.stdout if awaited in line), None)
+        assert line is not None, f"it never said {awaited!r}"
+        up.send_signal(signal.SIGINT)
+    assert "Killed" in up.stdout.read()
+    assert up.wait(30) == 130
     up.stdout.close()
     assert project.fairway("down").startswith("Nothing runs")
 
