@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
 from whole_fairway import Daemon, until
@@ -72,6 +73,22 @@ def test_a_crashing_app_is_restarted_for_ever_with_growing_pauses(project, up):
     lines = [line for line in daemon.logged("shop") if line.startswith("fairway:")]
     assert "(SIGKILL), restart 1 now" in lines[0]
     assert "(SIGKILL), restart 2 in 0." in lines[1]
+
+
+def test_an_unhealthy_instance_gets_no_requests_until_it_is_well_again(project, up):
+    project.app("shop", "replicas: 2\nhealth: {path: /healthz, interval: 500ms, rise: 1, fall: 2}")
+    daemon = up()
+    sick, well = (i["pid"] for i in daemon.app("shop")["instances"])
+    mark = Path(f"/proc/{sick}/cwd/sick-{sick}")
+    mark.touch()
+    until(lambda: daemon.app("shop")["ready"] == 1, what="the verdict")
+    assert daemon.app("shop")["state"] == "degraded"
+    until(
+        lambda: {daemon.get("shop")[1]["pid"] for _ in range(8)} == {well}, what="all requests to the one that is well"
+    )
+    mark.unlink()
+    until(lambda: daemon.app("shop")["ready"] == 2, what="recovery")
+    until(lambda: {daemon.get("shop")[1]["pid"] for _ in range(8)} == {sick, well}, what="both again")
 
 
 def test_registry_files_are_watched(project, up):

@@ -38,7 +38,8 @@ async def serve(reader, writer):
             nonce = next((f[9:] for f in fields if f.lower().startswith("x-nonce: ")), "")
             if path.startswith("/slow"):
                 await asyncio.sleep(0.3)
-            status = "500" if path == "/healthz" and FAIL == "health" else "200" if path == "/healthz" else STATUS
+            sick = FAIL == "health" or os.path.exists(f"sick-{os.getpid()}")
+            status = STATUS if path != "/healthz" else "500" if sick else "200"
             answer = {"version": VERSION, "pid": os.getpid(), "nonce": nonce, "colour": os.environ.get("COLOUR")}
             body = json.dumps(answer).encode()
             if nonce:

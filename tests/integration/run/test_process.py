@@ -260,6 +260,33 @@ async def test_one_that_the_daemon_before_started_outlives_it_and_is_adopted(tmp
     assert numbers == list(range(len(numbers)))
 
 
+async def test_it_outlives_the_thread_that_started_it(start):
+    """No PR_SET_PDEATHSIG, which would kill it when that thread ends."""
+    import threading
+
+    pids: list[int] = []
+
+    def spawn() -> None:
+        import subprocess
+
+        pids.append(subprocess.Popen([sys.executable, "-S", "-c", ""]).wait())
+
+    process = start("import time; print('ready'); time.sleep(60)")
+    thread = threading.Thread(target=spawn)
+    thread.start()
+    thread.join()
+    await until(lambda: start.lines())
+    assert pids == [0]
+    assert alive(process.pid)
+
+
+async def test_nobody_who_reads_slowly_can_hold_it_up(start):
+    process = start("import sys\nfor i in range(200_000): sys.stdout.write('x' * 99 + chr(10))\nprint('done')")
+    exit_ = await asyncio.wait_for(process.wait(), 20)  # 20 MB, and nobody has read a byte
+    assert exit_.code == 0
+    assert start.log().stat().st_size == 200_000 * 100 + 5
+
+
 @pytest.mark.parametrize(
     ("argv", "cwd", "expected"),
     [
