@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -107,7 +108,7 @@ async def test_nesting_is_bounded() -> None:
         await out.send(value + 1)
 
     lanes = [Chan[int](0) for _ in range(301)]
-    tasks = [asyncio.ensure_future(link(a, b)) for a, b in zip(lanes, lanes[1:], strict=False)]
+    tasks = [asyncio.ensure_future(link(a, b)) for a, b in itertools.pairwise(lanes)]
     last = asyncio.ensure_future(lanes[-1].recv())
     await turns()
     await lanes[0].send(0)

@@ -92,7 +92,7 @@ def test_threads_to_threads(cap: int) -> None:
         sender.join(LIMIT)
     ch.close()
     threads.join()
-    assert sorted(sum(got, [])) == list(range(3 * count))
+    assert sorted(value for into in got for value in into) == list(range(3 * count))
     for into in got:  # one sender's values reach one receiver in the order in which they were sent
         for number in range(3):
             own = [value for value in into if value // count == number]
