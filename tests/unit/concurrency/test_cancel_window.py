@@ -353,7 +353,7 @@ async def test_task_group_abort_while_committed(
         scene.commit()
         raise ZeroDivisionError
 
-    with pytest.raises(ExceptionGroup) as failed:  # noqa: PT012  # the group is what raises
+    with pytest.raises(ExceptionGroup) as failed:
         async with asyncio.TaskGroup() as group:
             go = asyncio.Event()
             inside = group.create_task(worker())

@@ -40,8 +40,8 @@ async def narrowing(a: Chan[int], b: Chan[str], c: SharedChan[bytes], d: RecvCha
     match await select(b.on_recv(), timeout=1.5):
         case 0, text, _:
             assert_type(text, str)
-        case -1, nothing, _:
-            assert_type(nothing, None)
+        case -1, at_timeout, _:
+            assert_type(at_timeout, None)
     index, either, ok = await select(a.on_recv(), b.on_recv())
     if index == 0:
         assert_type(either, int | str)
