@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import MutableMapping
-from io import TextIOBase
 from typing import Any, TextIO, cast
 
 # structlog's console renderer imports Rich, and with it Pygments, for tracebacks that are not wanted here: 5 MiB in
@@ -70,7 +69,7 @@ def get(component: str, **values: Any) -> Any:
     return structlog.get_logger(component=component, **values)
 
 
-class _CurrentStderr(TextIOBase):
+class _CurrentStderr:
     """Whatever `sys.stderr` is at the time of each line: it may be replaced, and the one of before be closed."""
 
     def write(self, text: str) -> int:
