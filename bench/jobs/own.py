@@ -138,7 +138,9 @@ async def crowd(n: int, url: str) -> None:
     async with open_store(url) as store:
         full_start = time.perf_counter() - begin
         (status,) = await store.queues()
-        if status.counts["available"] != n or status.counts["completed"] != n + probe:
+        waiting, finished = status.counts["available"], status.counts["completed"]
+        # Claimers that run at once may take a batch each beyond what was asked for.
+        if waiting + finished != 2 * n + probe or waiting < n - 1_000:
             raise RuntimeError(f"expected {n} waiting, got {status.counts}")
     peers.write({"empty": empty, "full": full, "empty_start": empty_start, "full_start": full_start})
 

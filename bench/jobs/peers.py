@@ -2,6 +2,7 @@
 
     python peers.py NAME enqueue N OUT URL     one job after another, then from 32 producers where it is async
     python peers.py NAME work N OUT URL        one worker process at its best setting, until N jobs have run
+    python peers.py NAME fill N OUT URL        N at once, for a peer that works faster than it enqueues
     python peers.py NAME latency N OUT URL     a producer at 50 jobs a second beside a worker that runs already
 
 Each job is a no-op with an integer and a string of 100 bytes. `Meter` counts and sums the integers: the correctness
@@ -186,7 +187,7 @@ def rq(role: str, n: int, url: str) -> None:
 def arq(role: str, n: int, url: str) -> None:
     from arq import create_pool
     from arq.connections import RedisSettings
-    from arq.worker import Worker
+    from arq.worker import Worker, func
 
     at = RedisSettings.from_dsn(url)
 
@@ -203,7 +204,9 @@ def arq(role: str, n: int, url: str) -> None:
 
     if role == "work":
         asyncio.set_event_loop(asyncio.new_event_loop())
-        Worker(functions=[noop], redis_settings=at, max_jobs=200, poll_delay=0.01, keep_result=0).run()
+        Worker(
+            functions=[func(noop, name="noop")], redis_settings=at, max_jobs=200, poll_delay=0.01, keep_result=0
+        ).run()
     else:
         asyncio.run(produce())
 
@@ -261,7 +264,7 @@ def saq(role: str, n: int, url: str) -> None:
             await queue.enqueue("noop", n=n, text=text, ttl=-1)
 
         if role == "work":
-            await Worker(queue, functions=[noop], concurrency=50).start()
+            await Worker(queue, functions=[("noop", noop)], concurrency=50).start()
         else:
             await (pace_async if role == "latency" else measure_async)(enqueue, n)
 
@@ -302,6 +305,11 @@ def pgqueuer(role: str, n: int, url: str) -> None:
     async def main() -> None:
         if role == "prepare":
             await Queries(AsyncpgDriver(await asyncpg.connect(url))).install()
+        elif role == "fill":
+            queries = Queries(AsyncpgDriver(await asyncpg.connect(url)))
+            for start in range(0, n, 1_000):
+                payloads: list[bytes | None] = [json.dumps([i, TEXT]).encode() for i in range(start, start + 1_000)]
+                await queries.enqueue(["noop"] * 1_000, payloads, [0] * 1_000)
         elif role == "work":
             worker = PgQueuer(AsyncpgDriver(await asyncpg.connect(url)))
 
