@@ -8,6 +8,7 @@ carry. docs/adr has the reasons.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -54,11 +55,9 @@ def trusted_folders(source: Mapping[str, str] | None = None) -> tuple[Path, ...]
     """Return the folders that were let in: in the file, and in ``FAIRWAY_TRUSTED_SOURCES`` (as in ``PATH``)."""
     source = os.environ if source is None else source
     lines = [p for p in source.get(VARIABLE, "").split(os.pathsep) if p]
-    try:
-        with trust_file(source).open("rb") as file:
-            lines += file.read(_MAX_BYTES).decode("utf-8", "replace").splitlines()
-    except FileNotFoundError:
-        pass
+    # A list that is missing or cannot be read lets nobody in.
+    with contextlib.suppress(OSError), trust_file(source).open("rb") as file:
+        lines += file.read(_MAX_BYTES).decode("utf-8", "replace").splitlines()
     return tuple(Path(line) for line in map(str.strip, lines) if line.startswith("/") and line != "/")
 
 

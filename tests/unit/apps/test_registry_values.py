@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import jsonschema_rs
 import msgspec
 import pytest
+import yaml
 
 from fairway.apps import schema, values
 from fairway.apps.dotenv import EnvFileError, parse_env, read_env_file
@@ -106,6 +108,29 @@ def test_the_registry_of_the_repository_is_sound() -> None:
 def test_the_schema_in_the_repository_is_the_one_of_the_types() -> None:
     written = (REPOSITORY / "compose" / "app-registry.schema.json").read_text()
     assert written == schema.text(), "run `make schema`"
+
+
+@pytest.mark.parametrize(
+    ("text", "good"),
+    [
+        (FULL, True),
+        ("name: a\nsource: b\n", True),
+        ("name: a\ncompose_file: b\nfrontend: {port: 1, domain: x}\nbackend: {port: 2, domain: y}\n", True),
+        ("name: a\n", False),
+        ("name: A\nsource: b\n", False),
+        ("name: a\nsource: b\ncolour: red\n", False),
+        ("name: a\nsource: b\nhealth: {interval: soon}\n", False),
+        ("name: a\nsource: b\nbackend: {port: 0}\n", False),
+    ],
+)
+def test_the_schema_judges_as_the_registry_does(text: str, good: bool) -> None:
+    judge = jsonschema_rs.validator_for(schema.schema())
+    entries = (
+        [text] if not good else [text, *(p.read_text() for p in (REPOSITORY / "compose/app-registry").glob("*.yaml"))]
+    )
+    for entry in entries:
+        errors = [error.message for error in judge.iter_errors(yaml.safe_load(entry))]
+        assert (errors == []) is good, errors
 
 
 def test_the_schema_names_every_field_of_the_specification() -> None:
