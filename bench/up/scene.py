@@ -171,6 +171,7 @@ def free_ports(count: int) -> list[int]:
 def _environment() -> dict[str, str]:
     """Return the environment, with a .NET SDK where one is installed or was set up for the tests."""
     env = dict(os.environ)
+    env.pop("PYTHONDONTWRITEBYTECODE", None)  # compiling every module at every start is nobody's usual case
     if shutil.which("dotnet") or (ROOT / ".cache" / "dotnet").is_dir():
         script = f'eval "$({shlex.quote(str(ROOT / "scripts" / "setup-dotnet.sh"))})" && env -0'
         done = subprocess.run(["bash", "-c", script], capture_output=True, check=False, timeout=300)

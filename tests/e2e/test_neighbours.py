@@ -196,3 +196,20 @@ def test_a_cold_start_is_quick(project, up):
     daemon = up()
     assert daemon.get("shop")[0] == 200
     assert time.monotonic() - began < 15
+
+
+def test_a_compose_app_without_an_engine_is_told_so_and_the_others_go_on(project, up):
+    project.app("shop")
+    compose = project.root / "apps" / "boxed" / "docker-compose.yml"
+    compose.parent.mkdir(parents=True)
+    compose.write_text("services: {web: {image: example, ports: ['8009:80']}}\n")
+    entry = "name: boxed\ncompose_file: ../../apps/boxed/docker-compose.yml\nbackend: {port: 8009}\n"
+    project.entry("boxed", entry)
+    # No engine on PATH, whatever this machine has.
+    bare = project.root / "bin"
+    bare.mkdir()
+    daemon = up(env={"PATH": str(bare)})
+    assert daemon.get("shop")[0] == 200
+    app = daemon.app("boxed")
+    assert app["state"] == "failed"
+    assert "docker" in app["message"].lower()

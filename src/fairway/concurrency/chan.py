@@ -8,20 +8,24 @@ A blocked receiver is a future in `_recvq`; a blocked sender is a pair (future, 
 select puts a `SelectEntry` in place of the future. Whoever comes by takes the first that is not done. A waiter
 that gives up is removed at once if it stands at either end and else left behind, done; the queue is rebuilt
 when such entries are the majority, so that removal is O(1) amortised and a loop of selects leaks nothing.
+
+Longer than other files here: `send` and `recv` are written out with all their cases, because on CPython a call
+more costs a buffered operation a third of its speed, and what they share has to stay in sight of both.
 """
 
 from __future__ import annotations
 
-from asyncio import Future
+from asyncio import Future, InvalidStateError
 from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import Any, Generic, Literal, TypeVar
 
 from fairway.concurrency import registry
+from fairway.concurrency.bounds import check_batch, check_cap
 from fairway.concurrency.cases import CLOSED, NOT_READY, RecvCase, SelectEntry, SendCase
-from fairway.concurrency.errors import Closed, CloseOfClosed, SendOnClosed, WrongArgument
+from fairway.concurrency.errors import Closed, CloseOfClosed, SendOnClosed
 from fairway.concurrency.parking import deferred, enter, settle
-from fairway.concurrency.registry import future_of, wake
+from fairway.concurrency.registry import future_of, raise_unless_dead, wake
 from fairway.concurrency.switching import NO_TASK, NOWHERE, Home, Woken, home_of, switch, task_on
 from fairway.concurrency.views import ChanStatistics, RecvChan, RecvView, SendChan, SendView
 
@@ -29,25 +33,6 @@ T = TypeVar("T")
 
 # Below this many entries left behind a queue is not worth rebuilding.
 _COMPACT_FROM = 16
-
-
-def wrong_size(what: str, got: object) -> WrongArgument:
-    """Return the error for a capacity or batch size that is out of bounds."""
-    return WrongArgument(f"expected {what}, got: {got!r}")
-
-
-def check_cap(cap: object) -> int:
-    """Return `cap` if it is an int >= 0."""
-    if not isinstance(cap, int) or isinstance(cap, bool) or cap < 0:
-        raise wrong_size("a channel capacity that is an int >= 0", cap)
-    return cap
-
-
-def check_batch(n: object) -> int:
-    """Return `n` if it is an int >= 1."""
-    if not isinstance(n, int) or isinstance(n, bool) or n < 1:
-        raise wrong_size("a batch size that is an int >= 1", n)
-    return n
 
 
 class Chan(SendChan[T], RecvChan[T], RecvCase[T], Generic[T]):
@@ -93,8 +78,6 @@ class Chan(SendChan[T], RecvChan[T], RecvCase[T], Generic[T]):
         self._closed = False
         self._home: Home = NOWHERE
         self._woken: Woken | None = None  # the last waiter of an unbuffered channel that the loop was to run
-        if registry.enabled:
-            registry.channels.add(self)
 
     # -- what it is ------------------------------------------------------------------------------------------
 
@@ -203,12 +186,9 @@ class Chan(SendChan[T], RecvChan[T], RecvCase[T], Generic[T]):
         if recvq or self._closed:
             if recvq and not self._cap and (self._woken is None or self._may_switch()):
                 future = recvq.popleft()
-                if not recvq:
-                    self._room = 0
                 if switch(self._home, future, value):
                     return
                 recvq.appendleft(future)
-                self._room = -1
             done = self._put(value)
         else:
             done = NOT_READY
@@ -372,10 +352,15 @@ class Chan(SendChan[T], RecvChan[T], RecvCase[T], Generic[T]):
         sendq = self._sendq
         while sendq:
             entry, value = sendq.popleft()
-            if entry.done():
+            if not self._cap:
+                self._note_woken(entry)
+            try:
+                if entry.set_result(True) is not False:
+                    return value
+            except InvalidStateError:
                 self._dead_send -= 1
-            elif wake(entry, True) if self._cap else self._wake_in_order(entry, True):
-                return value
+            except RuntimeError:
+                raise_unless_dead(entry)
         return NOT_READY
 
     def _put(self, value: T) -> Any:
@@ -385,23 +370,27 @@ class Chan(SendChan[T], RecvChan[T], RecvCase[T], Generic[T]):
         recvq = self._recvq
         while recvq:
             entry = recvq.popleft()
-            if entry.done():
-                self._dead_recv -= 1
-                continue
             if not recvq:
                 self._room = self._cap
-            if wake(entry, value) if self._cap else self._wake_in_order(entry, value):
-                return True
+            if not self._cap:
+                self._note_woken(entry)
+            try:
+                if entry.set_result(value) is not False:
+                    return True
+            except InvalidStateError:
+                self._dead_recv -= 1
+            except RuntimeError:
+                raise_unless_dead(entry)
         self._room = self._cap
         if len(self._buf) < self._cap:
             self._buf.append(value)
             return True
         return NOT_READY
 
-    def _wake_in_order(self, entry: Future[Any] | SelectEntry, result: Any) -> bool:
-        """Commit a waiter of an unbuffered channel through the loop; False if it is dead."""
-        self._woken = Woken(future_of(entry))
-        return wake(entry, result)
+    def _note_woken(self, entry: Any) -> None:
+        """Note a waiter that an unbuffered channel is about to wake through the loop."""
+        if not entry.done():
+            self._woken = Woken(future_of(entry))
 
     def _may_switch(self) -> bool:
         """Whether every waiter that this channel woke through the loop has run."""

@@ -11,7 +11,8 @@ from collections.abc import Iterable
 from typing import Any, Final, Literal, NoReturn
 
 from fairway.concurrency import registry
-from fairway.concurrency.chan import Chan, check_batch
+from fairway.concurrency.bounds import check_batch
+from fairway.concurrency.chan import Chan
 from fairway.concurrency.errors import CloseOfNil
 from fairway.concurrency.parking import enter
 from fairway.concurrency.views import ChanStatistics

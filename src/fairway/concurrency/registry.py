@@ -1,8 +1,7 @@
 """Who waits where: the hooks that `fairway.concurrency.debug` reads, and the wake-up of one waiter.
 
 Nothing is recorded while an operation blocks: a waiter's future knows its task (the task's wake-up is its only
-callback), and the channels are found when somebody asks, in `channels` if registration was enabled and else by
-a walk over the garbage collector's objects.
+callback), and the channels are found when somebody asks, by a walk over the garbage collector's objects.
 """
 
 from __future__ import annotations
@@ -12,14 +11,10 @@ import gc
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
-from weakref import WeakSet
 
 if TYPE_CHECKING:
     from fairway.concurrency.views import ChanStatistics
 
-# Switched on by fairway.concurrency.debug: new channels then enter `channels`.
-enabled: bool = False
-channels: WeakSet[Any] = WeakSet()
 # Futures of tasks that wait for ever: an empty select, one with nil channels only, an operation on nil.
 forever: dict[asyncio.Future[Any], str] = {}
 
@@ -39,12 +34,6 @@ class Blocked:
     channel: Any
     task: asyncio.Task[Any] | None
     thread: int | None
-
-
-def set_enabled(on: bool) -> None:
-    """Switch the registration of new channels on or off."""
-    global enabled  # noqa: PLW0603  # one flag for the process, read on every construction
-    enabled = on
 
 
 def future_of(entry: Any) -> Any:
@@ -95,16 +84,11 @@ def raise_unless_dead(entry: Any) -> None:
 
 
 def all_channels() -> list[Any]:
-    """Return every living channel, registered or found by the garbage collector."""
+    """Return every living channel of the process."""
     from fairway.concurrency.chan import Chan
     from fairway.concurrency.shared import SharedChan
 
-    found = {id(c): c for c in list(channels)}
-    if not enabled:
-        for candidate in gc.get_objects():
-            if isinstance(candidate, (Chan, SharedChan)):
-                found[id(candidate)] = candidate
-    return list(found.values())
+    return [candidate for candidate in gc.get_objects() if isinstance(candidate, (Chan, SharedChan))]
 
 
 def blocked() -> Iterator[Blocked]:

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from typing import Any, Literal, TypeVar, overload
 
+from fairway.concurrency.bounds import check_timeout
 from fairway.concurrency.cases import DEFAULT, NOT_READY, Case, SendCase
 from fairway.concurrency.chan import Chan
 from fairway.concurrency.errors import WrongArgument
-from fairway.concurrency.selecting import attempt, attempt_any, block, check_timeout
+from fairway.concurrency.selecting import attempt, attempt_any, block
 from fairway.concurrency.shared import SharedChan
 from fairway.concurrency.shared_select import select_shared
 
@@ -267,7 +268,7 @@ async def select(
         WrongArgument: A case is no case, or `timeout` is negative or no number.
     """
     if timeout is not None:
-        check_timeout(timeout)
+        timeout = check_timeout(timeout)
     elif one.__class__ is Chan and two.__class__ is Chan and not more:
         # Work beside ctx.done(), by far the most frequent select, with a value waiting for one of the two.
         if one._buf:

@@ -13,17 +13,11 @@ from random import random
 from typing import Any
 
 from fairway.concurrency.cases import CLOSED, DEFAULT, NOT_READY, Case, SelectEntry, SendCase, channel_of
-from fairway.concurrency.errors import SendOnClosed, WrongArgument
+from fairway.concurrency.errors import SendOnClosed
 from fairway.concurrency.nil import nil, park_forever
 from fairway.concurrency.parking import enter, settle
 
 Selected = tuple[int, Any, bool]
-
-
-def check_timeout(timeout: Any) -> None:
-    """Refuse what is no number of seconds >= 0."""
-    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout >= 0:
-        raise WrongArgument(f"expected a select timeout in seconds >= 0 or None, got: {timeout!r}")
 
 
 def attempt(case: Any, index: int) -> Any:

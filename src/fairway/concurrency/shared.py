@@ -14,9 +14,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Generic, Literal, TypeVar
 
 from fairway.concurrency import registry
+from fairway.concurrency.bounds import check_batch, check_cap, check_timeout
 from fairway.concurrency.cases import CLOSED, NOT_READY, RecvCase, SendCase
-from fairway.concurrency.chan import check_batch, check_cap
-from fairway.concurrency.errors import Closed, CloseOfClosed, SendOnClosed, TimedOut, WrongArgument
+from fairway.concurrency.errors import Closed, CloseOfClosed, SendOnClosed, TimedOut
 from fairway.concurrency.parking import defer, enter
 from fairway.concurrency.views import ChanStatistics, RecvChan, RecvView, SendChan, SendView
 from fairway.concurrency.waiters import SharedEntry, TaskWaiter, ThreadWaiter, mailbox_of
@@ -24,15 +24,6 @@ from fairway.concurrency.waiters import SharedEntry, TaskWaiter, ThreadWaiter, m
 T = TypeVar("T")
 _COMPACT_FROM = 16
 _Waiter = ThreadWaiter | TaskWaiter | SharedEntry
-
-
-def check_timeout(timeout: Any) -> float | None:
-    """Return `timeout` if it is None or a number of seconds >= 0."""
-    if timeout is None:
-        return None
-    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not timeout >= 0:
-        raise WrongArgument(f"expected a timeout in seconds >= 0 or None, got: {timeout!r}")
-    return min(timeout, threading.TIMEOUT_MAX)
 
 
 class WaitQueue:
@@ -100,6 +91,9 @@ class SharedChan(SendChan[T], RecvChan[T], RecvCase[T], Generic[T]):
     methods that never wait. Order, close and cancellation are as in `Chan`; a full channel holds senders of
     both kinds back, an empty one receivers. A waiter whose event loop was closed counts as dead.
 
+    Not for handlers set with `signal.signal`: one may interrupt its own thread while that holds the channel's
+    lock. `loop.add_signal_handler` and `notify_context` run handlers where that cannot happen.
+
     Raises:
         WrongArgument: `cap` is no int >= 0.
     """
@@ -115,8 +109,6 @@ class SharedChan(SendChan[T], RecvChan[T], RecvCase[T], Generic[T]):
         self._senders = WaitQueue()
         self._closed = False
         self.lock: threading.Lock = threading.Lock()
-        if registry.enabled:
-            registry.channels.add(self)
 
     # -- what it is ------------------------------------------------------------------------------------------
 
@@ -275,7 +267,7 @@ class SharedChan(SendChan[T], RecvChan[T], RecvCase[T], Generic[T]):
             SendOnClosed: The channel is closed, or was closed during the wait.
             TimedOut: The time ran out; the value was not taken. A `TimeoutError`.
         """
-        check_timeout(timeout)
+        timeout = check_timeout(timeout)
         with self.lock:
             done = self.put_locked(value)
             if done is NOT_READY:
@@ -293,7 +285,7 @@ class SharedChan(SendChan[T], RecvChan[T], RecvCase[T], Generic[T]):
             Closed: The channel is closed and drained.
             TimedOut: The time ran out. A `TimeoutError`.
         """
-        check_timeout(timeout)
+        timeout = check_timeout(timeout)
         with self.lock:
             value = self.take_locked()
             if value is NOT_READY:
@@ -312,7 +304,7 @@ class SharedChan(SendChan[T], RecvChan[T], RecvCase[T], Generic[T]):
             TimedOut: `timeout` seconds passed without a value. A `TimeoutError`.
         """
         check_batch(n)
-        check_timeout(timeout)
+        timeout = check_timeout(timeout)
         with self.lock:
             got = self._take_many(n, [])
             if got or self._closed:
@@ -413,7 +405,7 @@ class SharedChan(SendChan[T], RecvChan[T], RecvCase[T], Generic[T]):
 
     def _wait_sync(self, waiter: ThreadWaiter, queue: WaitQueue, timeout: float | None) -> Any:
         try:
-            committed = waiter.wait(check_timeout(timeout))
+            committed = waiter.wait(timeout)
         except BaseException as exc:
             if waiter.abandoned:
                 self.forget(waiter, queue, exc)

@@ -15,6 +15,7 @@ from typing import Any
 
 from fairway.concurrency.cases import CLOSED, DEFAULT, NOT_READY, Case, RecvCase, SendCase, channel_of
 from fairway.concurrency.errors import SendOnClosed, WrongArgument
+from fairway.concurrency.nil import nil
 from fairway.concurrency.parking import defer, enter
 from fairway.concurrency.shared import SharedChan
 from fairway.concurrency.waiters import SharedEntry, TaskWaiter, mailbox_of
@@ -104,7 +105,8 @@ async def select_shared(cases: Sequence[Case[Any]], default: bool, timeout: floa
         if result is NOT_READY and not default and timeout != 0:
             loop, task, n = enter()
             waiter = TaskWaiter(Future(loop=loop), mailbox_of(loop))
-            placed = [_place(case, SharedEntry(waiter, i, isinstance(case, SendCase))) for i, case in enumerate(cases)]
+            live = [(i, case) for i, case in enumerate(cases) if channel_of(case) is not nil]
+            placed = [_place(case, SharedEntry(waiter, i, isinstance(case, SendCase))) for i, case in live]
     if result is NOT_READY:
         if default or timeout == 0:
             return DEFAULT

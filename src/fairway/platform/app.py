@@ -100,7 +100,7 @@ class HostedApp:
         well = sum(1 for i in self.instances if i.state in {"healthy", "running"})
         if well == len(self.instances) and len(self.web) >= self.replicas:
             return "degraded" if self.message else "running"
-        if self.serving:
+        if self.serving and (not self.web or any(i.state == "healthy" for i in self.web)):
             return "degraded"
         return "starting" if any(i.state == "starting" for i in self.instances) else "failed"
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
+
+import msgspec
 
 from fairway.apps.spec import CanarySpec
 
@@ -11,8 +12,7 @@ from fairway.apps.spec import CanarySpec
 FEW = 20
 
 
-@dataclass(frozen=True, slots=True)
-class Sample:
+class Sample(msgspec.Struct, frozen=True):
     """Counters of all instances of a release, over all door workers, since they were met.
 
     Attributes:
@@ -34,8 +34,7 @@ class Sample:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(msgspec.Struct, frozen=True):
     """``wait``, ``keep`` or ``back``, and why."""
 
     outcome: Literal["wait", "keep", "back"]

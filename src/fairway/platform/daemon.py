@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from fairway.platform.platform import Platform
 
 _END_GRACE = 60.0
-_LAUNCH_PATIENCE = 0.4  # seconds; a first build takes longer, and nobody should wait for the API meanwhile
+_API_PATIENCE = 1.0  # seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +148,8 @@ async def _run(
     layout, ctx, background = host.layout, shutdown.ctx, host.background
     become_subreaper()
     doors.begin()
-    host.hierarchies = await asyncio.to_thread(cgroup.discover, host.owner)
+    discovering = asyncio.create_task(asyncio.to_thread(cgroup.discover, host.owner))
+    await asyncio.sleep(0)  # the thread starts; what follows is loaded beside it
 
     from fairway.health.checker import HealthChecker
     from fairway.logs.service import LogService
@@ -167,6 +168,7 @@ async def _run(
     shutdown.hook("platform", _end_platform, platform, host, config.stop_apps_on_exit, order=20)
     shutdown.hook("background", background.cancel, order=30)
     background.start(checker.run(ctx), name="health")
+    host.hierarchies = await discovering
     starting = asyncio.ensure_future(platform.start(ctx))
 
     async def reload() -> None:
@@ -175,8 +177,8 @@ async def _run(
 
     if config.watch:
         background.start(watch_registry(ctx, config.registry, reload), name="registry watch")
-    # The apps' processes start first: they take long enough for all that follows to be loaded beside them.
-    await platform.launched(_LAUNCH_PATIENCE)
+    # The apps come first. Whoever calls the API meanwhile waits in its socket; a first build takes longer than that.
+    await asyncio.wait({starting}, timeout=_API_PATIENCE)
     background.start(logs.run(ctx), name="logs")
     background.start(keep_house(ctx, host, platform.instances), name="housekeeping")
     try:

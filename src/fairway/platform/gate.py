@@ -13,8 +13,9 @@ from fairway.run import ports
 if TYPE_CHECKING:
     from fairway.run.process import Process
 
-_FIRST_PAUSE, _LAST_PAUSE = 0.01, 0.25
-_FACTOR = 1.3
+# A look is made when a twentieth of the time so far has gone by: what comes up at once is seen at once, and what takes
+# a minute is not asked a thousand times.
+_FIRST_PAUSE, _LAST_PAUSE, _SHARE = 0.005, 0.25, 0.05
 
 
 class GateFailed(PlatformError):
@@ -73,7 +74,8 @@ class _Seen:
 
 
 async def _poll(process: Process, gate: Gate, prober: Prober, seen: _Seen) -> None:
-    pause, passes = _FIRST_PAUSE, 0
+    loop, passes = asyncio.get_running_loop(), 0
+    began = loop.time()
     owned = not gate.check_owner
     while True:
         if not owned and ports.has_listener(gate.target.port):
@@ -85,10 +87,8 @@ async def _poll(process: Process, gate: Gate, prober: Prober, seen: _Seen) -> No
             passes = passes + 1 if result.ok else 0
             if passes >= gate.passes:
                 return
-            if passes:
-                pause = _FIRST_PAUSE
-        await asyncio.sleep(pause)
-        pause = min(pause * _FACTOR, _LAST_PAUSE)
+        waited = loop.time() - began
+        await asyncio.sleep(_FIRST_PAUSE if passes else min(max(waited * _SHARE, _FIRST_PAUSE), _LAST_PAUSE))
 
 
 def _explain(process: Process, gate: Gate, seen: _Seen) -> str:

@@ -12,8 +12,9 @@ import ctypes
 import os
 import sys
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from fairway.platform.layout import LogFile
 
@@ -21,8 +22,7 @@ _KEEP_SIZE, _PUNCH_HOLE = 0x01, 0x02
 _BLOCK = 4096
 
 
-@dataclass(frozen=True, slots=True)
-class Budget:
+class Budget(msgspec.Struct, frozen=True):
     """Disk that logs may take.
 
     Attributes:
@@ -36,8 +36,7 @@ class Budget:
     app_files: int = 20
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(msgspec.Struct, frozen=True):
     """One log file: `size` is its end, `disk` what it takes of the disk, `live` whether an instance writes to it."""
 
     file: LogFile
@@ -46,8 +45,7 @@ class Usage:
     live: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Relief:
+class Relief(msgspec.Struct, frozen=True):
     """What to do about a file: delete it (`upto` is None) or give its first `upto` bytes back."""
 
     path: Path

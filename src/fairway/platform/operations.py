@@ -245,7 +245,8 @@ class Operations:
         )
 
     def _decide(self, app: HostedApp, spec: AppSpec, release: Release, *, fresh: bool = False) -> rollout.Plan:
-        exclusive = fixed_port(spec, release) is not None
+        # Two cannot listen on one port, and a Compose project of one name exists once.
+        exclusive = release.kind == "compose" or fixed_port(spec, release) is not None
         web = min(app.replicas, 1) if exclusive else app.replicas
         counts = {name: web if name == WEB else 1 for name in release.processes}
         wanted = rollout.Wanted(

@@ -99,21 +99,6 @@ class Platform:
         self._door_up = True
         await self._bring_up.settled()
 
-    async def launched(self, patience: float) -> None:
-        """Wait until `start` has started a process of every app that it brings up, at most `patience` seconds."""
-        steps, seen = self.subscribe(), set[str]()
-        try:
-            async with asyncio.timeout(patience):
-                async for step in steps:
-                    if step.phase in {"probe", "done", "failed"} or (step.phase == "queued" and step.message):
-                        seen.add(step.app)
-                    if self._begun and seen.issuperset(self.pending_apps()):
-                        return
-        except TimeoutError:
-            return
-        finally:
-            self.unsubscribe(steps)
-
     async def end(self, *, stop_apps: bool) -> None:
         """End the platform: stop the door and every app, or leave both running for the next daemon."""
         if self._bring_up is not None:
@@ -182,10 +167,6 @@ class Platform:
         if self._bring_up is None or not self._begun:
             return ["(starting)"]
         return [*([] if self._door_up else ["(door)"]), *self._bring_up.pending()]
-
-    def pending_apps(self) -> list[str]:
-        """`pending` without the daemon's own parts."""
-        return [] if self._bring_up is None else self._bring_up.pending()
 
     def releases(self, name: str) -> list[ReleaseStatus]:
         """Releases of one app, newest first. Raises `UnknownApp`."""

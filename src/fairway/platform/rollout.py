@@ -6,14 +6,14 @@ Pure: from the instances there are and the ones wanted to a `Plan`. `fairway dep
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from fairway.apps.spec import CanarySpec, Strategy
 from fairway.platform.host import WEB
 
 
-@dataclass(frozen=True, slots=True)
-class Unit:
+class Unit(msgspec.Struct, frozen=True):
     """One instance as the planner sees it: process, number, digest of what it was started with."""
 
     process: str
@@ -26,8 +26,7 @@ class Unit:
         return f"{self.process}.{self.number}"
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
+class Wanted(msgspec.Struct, frozen=True):
     """What an app should run.
 
     Attributes:
@@ -51,16 +50,14 @@ class Wanted:
     fresh: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Hold:
+class Hold(msgspec.Struct, frozen=True):
     """The door keeps requests waiting."""
 
     def __str__(self) -> str:
         return "hold new requests in the door"
 
 
-@dataclass(frozen=True, slots=True)
-class Start:
+class Start(msgspec.Struct, frozen=True):
     """New instances, each on a fresh port."""
 
     process: str
@@ -72,16 +69,14 @@ class Start:
         return f"start {self.count} {what} of {self.process} from release {self.release}"
 
 
-@dataclass(frozen=True, slots=True)
-class Probe:
+class Probe(msgspec.Struct, frozen=True):
     """New instances pass the gate; the first to fail ends the deploy."""
 
     def __str__(self) -> str:
         return "wait until every new instance is healthy twice in a row; on failure the old ones stay as they are"
 
 
-@dataclass(frozen=True, slots=True)
-class Canary:
+class Canary(msgspec.Struct, frozen=True):
     """A share of the requests goes to the new release, watched."""
 
     spec: CanarySpec
@@ -94,8 +89,7 @@ class Canary:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Swap:
+class Swap(msgspec.Struct, frozen=True):
     """The door sends every new request to the instances that stay and the new ones, from one moment on."""
 
     release: str
@@ -104,8 +98,7 @@ class Swap:
         return f"route all requests to release {self.release}, in one step"
 
 
-@dataclass(frozen=True, slots=True)
-class Drain:
+class Drain(msgspec.Struct, frozen=True):
     """Requests in flight to instances that go are finished."""
 
     units: tuple[Unit, ...]
@@ -115,8 +108,7 @@ class Drain:
         return f"let {_names(self.units)} finish requests in flight, at most {self.timeout:g} s"
 
 
-@dataclass(frozen=True, slots=True)
-class Stop:
+class Stop(msgspec.Struct, frozen=True):
     """Instances end."""
 
     units: tuple[Unit, ...]
@@ -129,8 +121,7 @@ class Stop:
 Step = Hold | Start | Probe | Canary | Swap | Drain | Stop
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(msgspec.Struct, frozen=True):
     """Steps in order, and the instances that stay; no steps mean that all is as wanted."""
 
     steps: tuple[Step, ...]

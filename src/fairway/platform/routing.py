@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from fairway.apps.spec import AppSpec, Endpoint
 from fairway.proxy.routes import Route, State, Target
@@ -12,8 +13,7 @@ from fairway.proxy.routes import Route, State, Target
 PATIENCE = 2.0
 
 
-@dataclass(frozen=True, slots=True)
-class Upstream:
+class Upstream(msgspec.Struct, frozen=True):
     """One instance that the door may send requests to: unique id, port, release, the health checker's verdict."""
 
     id: str

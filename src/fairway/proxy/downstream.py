@@ -162,8 +162,8 @@ class ClientConnection(asyncio.Protocol):
         elif state == TUNNEL:
             self.deadline = self.worker.wheel.now + self.worker.options.stream_timeout
             exchange = self.exchange
-            if exchange is not None:
-                exchange.tunnel_to_upstream(data)
+            if exchange is not None and exchange.tunnel is not None:
+                exchange.tunnel.from_client(data)
         elif state == WAIT:
             self._stash(data)
         else:
@@ -176,8 +176,8 @@ class ClientConnection(asyncio.Protocol):
         self.half_closed = True
         state = self.state
         exchange = self.exchange
-        if state == TUNNEL and exchange is not None:
-            return exchange.tunnel_eof_from_client()
+        if exchange is not None and exchange.tunnel is not None:
+            return exchange.tunnel.client_ended()
         if state == WAIT and exchange is not None:
             self._watch_half_closed(exchange.sent)
             return True

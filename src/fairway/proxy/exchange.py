@@ -31,8 +31,10 @@ from typing import TYPE_CHECKING, Final, cast
 
 from fairway.proxy.framing import LAST_CHUNK, encode_end
 from fairway.proxy.page import date_line, error_page
+from fairway.proxy.render import render_request, render_small_answer
 from fairway.proxy.request import RequestHead
 from fairway.proxy.response import ResponseHead
+from fairway.proxy.tunnel import Tunnel
 
 if TYPE_CHECKING:
     from fairway.proxy.bodypipe import BodyPipe
@@ -77,6 +79,7 @@ class Exchange:
     response: ResponseHead | None = None
     extra = b""
     view: ProxyRequest | None = None
+    tunnel: Tunnel | None = None
     request_pipe: BodyPipe | None = None
     response_pipe: BodyPipe | None = None
     bodyless = False
@@ -94,8 +97,6 @@ class Exchange:
     _rechunk = False
     _until_close = False
     _stream = False
-    _client_eof = False
-    _upstream_eof = False
 
     def __init__(self, client: ClientConnection, head: RequestHead, size: int) -> None:
         self.client = client
@@ -251,7 +252,7 @@ class Exchange:
     def _send(self, upstream: UpstreamConnection) -> None:
         self.upstream = upstream
         upstream.take(self)
-        upstream.transport.write(self._render())
+        upstream.transport.write(render_request(self))
         pending = self._pending
         if pending is not None:
             self._pending = None
@@ -266,75 +267,6 @@ class Exchange:
             self._finish_request(upstream, self._pending_end)
         elif self.head.expects and not self.body_done and not self._body_sent:
             self._continue_timer = self.worker.loop.call_later(CONTINUE_AFTER_S, self._let_continue)
-
-    def _render(self) -> bytes:
-        head = self.head
-        client = self.client
-        route = self.route
-        assert route is not None
-        assert self.target is not None
-        host = head.host or self.target.host_header
-        start = head.rendered
-        if not start or route.strip:
-            start = self._render_start(route, head, host)
-        if head.forwarded_for is not None or head.forwarded_proto is not None or head.forwarded_host is not None:
-            forwarded = self._forwarded(host)
-        elif client.forwarded_for == host:
-            forwarded = client.forwarded_rendered
-        else:
-            client.forwarded_for = host
-            forwarded = client.forwarded_rendered = client.forwarded % host
-        trace = head.traceparent
-        if trace is None and self.worker.options.trace:
-            trace = self.worker.next_traceparent()
-        self.traceparent = trace
-        plain = not head.chunked and head.length < 0 and head.upgrade is None and not head.te_trailers
-        if plain and trace is None:
-            return b"%b%bX-Request-Id: %b\r\n\r\n" % (start, forwarded, self.request_id)
-        parts = [start, forwarded, b"X-Request-Id: ", self.request_id, b"\r\n"]
-        if trace is not None:
-            parts.append(b"traceparent: %b\r\n" % trace)
-        if not plain:
-            self._render_framing(parts)
-        parts.append(b"\r\n")
-        return b"".join(parts)
-
-    @staticmethod
-    def _render_start(route: RouteState, head: RequestHead, host: bytes) -> bytes:
-        target = head.target
-        if route.strip and target[:1] == b"/":
-            target = target[len(route.prefix) :]
-            if target[:1] != b"/":
-                target = b"/" + target
-        start = b"".join((head.method, b" ", target, b" HTTP/1.1\r\nHost: ", host, b"\r\n", *head.lines))
-        if not route.strip and head.host is not None:
-            head.rendered = start  # the same for every route that this head may ever take
-        return start
-
-    def _render_framing(self, parts: list[bytes]) -> None:
-        head = self.head
-        if head.chunked:
-            parts.append(b"Transfer-Encoding: chunked\r\n")
-            if head.trailer:
-                parts.append(b"Trailer: %b\r\n" % b", ".join(head.trailer))
-        elif head.length >= 0:
-            parts.append(b"Content-Length: %d\r\n" % head.length)
-        if head.expects:
-            parts.append(b"Expect: 100-continue\r\n")
-        if head.te_trailers:
-            parts.append(b"TE: trailers\r\n")
-        if head.upgrade is not None:
-            parts.append(b"Connection: Upgrade\r\nUpgrade: %b\r\n" % head.upgrade)
-
-    def _forwarded(self, host: bytes) -> bytes:
-        """Render X-Forwarded-* for a trusted peer that brought some: its chain goes on with its own address."""
-        head = self.head
-        chain = [*(head.forwarded_for or ()), self.client.address.encode("ascii")]
-        return b"X-Forwarded-For: %b\r\nX-Forwarded-Proto: %b\r\nX-Forwarded-Host: %b\r\n" % (
-            b", ".join(item for item in chain if item),
-            head.forwarded_proto or (b"https" if self.client.secure else b"http"),
-            head.forwarded_host or host,
-        )
 
     # -- the request's body ------------------------------------------------------------------------------------------
 
@@ -561,7 +493,7 @@ class Exchange:
         else:
             if self._rechunk:
                 self.client.transport.write(encode_end(trailers) if trailers else LAST_CHUNK)
-            self._settle()
+            self.settle()
         if reusable and self.body_done:
             upstream.rest_idle()
         else:
@@ -575,7 +507,7 @@ class Exchange:
             return
         if self._rechunk:
             self.client.transport.write(encode_end(trailers))
-        self._settle()
+        self.settle()
         self.client.exchange_done(not self._close_after and self.body_done)
 
     def hold_answer(self, hold: bool) -> None:
@@ -594,8 +526,6 @@ class Exchange:
         if not self.refuse(500, "A middleware of the door failed."):
             self.client.abort(reset=self._until_close)
 
-    # -- upgraded connections ----------------------------------------------------------------------------------------
-
     def switch(self, response: ResponseHead, early: bytes) -> bool:
         """Turn into a tunnel after a 101; False where the client did not ask for that protocol."""
         head = self.head
@@ -605,73 +535,16 @@ class Exchange:
             return False
         if chosen.lower() not in {offer.strip().lower() for offer in offered.split(b",")}:
             return False
-        client = self.client
-        upstream = self.upstream
-        assert upstream is not None
         self.response = response
         self.status = 101
         self.latency = _monotonic() - self.started
         if self.target is not None:
             self.target.latency_sum += self.latency
             self.target.answered()
-        fields = b"Connection: Upgrade\r\nUpgrade: %b\r\nX-Request-Id: %b\r\n\r\n" % (chosen, self.request_id)
-        client.transport.write(b"".join((response.start, *response.lines, self.extra, fields, early)))
-        self.sent += len(early)
-        client.state = 4
-        client.deadline = self.worker.wheel.now + self.worker.options.stream_timeout
-        upstream.deadline = client.deadline
         self.become_stream()
-        rest, client.rest = client.rest, b""
-        if rest:
-            upstream.write(rest)
-        client.hold_body(False)
-        if client.half_closed:
-            self.tunnel_eof_from_client()
+        self.tunnel = Tunnel(self)
+        self.tunnel.open(response, chosen, early)
         return True
-
-    def tunnel_to_upstream(self, data: bytes) -> None:
-        """Pass on bytes of the client."""
-        upstream = self.upstream
-        if upstream is not None:
-            upstream.deadline = self.client.deadline
-            upstream.write(data)
-
-    def tunnel_to_client(self, data: bytes) -> None:
-        """Pass on bytes of the upstream."""
-        self.sent += len(data)
-        self.client.deadline = self.worker.wheel.now + self.worker.options.stream_timeout
-        self.client.transport.write(data)
-
-    def tunnel_eof_from_client(self) -> bool:
-        """Shut the sending side towards the upstream; True keeps the client's connection for the other direction."""
-        self._client_eof = True
-        upstream = self.upstream
-        if upstream is None or self._upstream_eof:
-            self._end_tunnel()
-            return False
-        upstream.transport.write_eof()
-        return self.client.transport.can_write_eof()
-
-    def tunnel_eof_from_upstream(self) -> bool:
-        """Shut the sending side towards the client; True keeps the upstream's connection for the other direction."""
-        self._upstream_eof = True
-        client = self.client
-        if self._client_eof or client.closed or not client.transport.can_write_eof():
-            self._end_tunnel()
-            return False
-        client.transport.write_eof()
-        return True
-
-    def _end_tunnel(self) -> None:
-        if self.over:
-            return
-        upstream = self.upstream
-        self._settle()
-        if upstream is not None:
-            upstream.close()
-        self.client.exchange = None
-        self.client.state = 5
-        self.client.transport.close()
 
     # -- trouble -----------------------------------------------------------------------------------------------------
 
@@ -687,12 +560,11 @@ class Exchange:
         if self.over:
             return
         upstream = self.upstream
-        tunnel = self.status == 101
-        if not tunnel:
+        if self.tunnel is None:
             self.status = 499
-        self._settle()
+        self.settle()
         if upstream is not None:
-            if tunnel:
+            if self.tunnel is not None:
                 upstream.close()
             else:
                 upstream.abort()
@@ -738,7 +610,7 @@ class Exchange:
             return
         if self.target is not None:
             self.target.errors += 1
-        self._settle()
+        self.settle()
         self.client.exchange = None
         self.client.abort(reset=self._until_close)
 
@@ -760,7 +632,7 @@ class Exchange:
             self.latency = _monotonic() - self.started
         if blame and self.target is not None:
             self.target.errors += 1
-        self._settle()
+        self.settle()
         if upstream is not None:
             upstream.abort()
         client = self.client
@@ -768,13 +640,7 @@ class Exchange:
         if begun or client.closed:
             return begun is False
         head = self.head
-        keep = (
-            head.keep_alive
-            and self.body_done
-            and head.upgrade is None
-            and not client.half_closed
-            and not self.worker.stopping
-        )
+        keep = self.may_keep()
         client.transport.write(
             error_page(
                 status,
@@ -800,41 +666,34 @@ class Exchange:
         self.status = status
         self.latency = _monotonic() - self.started
         self.sent = len(content)
-        self._settle()
+        self.settle()
         client = self.client
-        head = self.head
-        keep = head.keep_alive and self.body_done and head.upgrade is None and not self.worker.stopping
-        client.transport.write(
-            b"HTTP/1.1 %d %b\r\n%b%bContent-Length: %d\r\nX-Request-Id: %b\r\n%b\r\n%b"
-            % (
-                status,
-                b"OK" if status == 200 else b"",
-                date_line(),
-                fields,
-                len(content),
-                self.request_id,
-                b"" if keep and head.minor else (b"Connection: keep-alive\r\n" if keep else b"Connection: close\r\n"),
-                b"" if head.method == b"HEAD" else content,
-            )
-        )
+        keep = self.may_keep()
+        client.transport.write(render_small_answer(status, fields, content, self, keep))
         client.exchange_done(keep)
+
+    def may_keep(self) -> bool:
+        """Tell whether the client's connection can go on after an answer of the door's own."""
+        head = self.head
+        whole = self.body_done and head.upgrade is None
+        return head.keep_alive and whole and not self.client.half_closed and not self.worker.stopping
 
     def end_stream(self) -> None:
         """End a long-lived stream because its target goes: the client sees the connection close and comes back."""
         if self.over:
             return
-        if self.status == 101:
-            self._end_tunnel()
+        if self.tunnel is not None:
+            self.tunnel.end()
             return
         upstream = self.upstream
-        self._settle()
+        self.settle()
         if upstream is not None:
             upstream.abort()
         client = self.client
         client.exchange = None
         client.abort(reset=False)
 
-    def _settle(self) -> None:
+    def settle(self) -> None:
         """Close the books: counters, log, links. Exactly once an exchange."""
         self.over = True
         if self._continue_timer is not None:

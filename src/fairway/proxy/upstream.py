@@ -180,17 +180,16 @@ class UpstreamConnection(asyncio.Protocol):
             heard = bool(self._partial)
             reason = "The upstream closed the connection before it answered."
             exchange.upstream_lost(self._uses <= 1, heard, timed_out=False, reason=reason)
-        elif self.state == TUNNEL:
-            exchange.tunnel_eof_from_upstream()
-            exchange._end_tunnel()
+        elif exchange.tunnel is not None:
+            exchange.tunnel.end()
         else:
             exchange.answer_broken()
 
     def eof_received(self) -> bool:
         """Take the end of the upstream's sending side."""
         exchange = self.exchange
-        if self.state == TUNNEL and exchange is not None:
-            return exchange.tunnel_eof_from_upstream()
+        if exchange is not None and exchange.tunnel is not None:
+            return exchange.tunnel.upstream_ended()
         return False
 
     def pause_writing(self) -> None:
@@ -233,8 +232,8 @@ class UpstreamConnection(asyncio.Protocol):
             self._take_chunks(exchange, data)
         elif state == CLOSE:
             exchange.body(data)
-        else:
-            exchange.tunnel_to_client(data)
+        elif exchange.tunnel is not None:
+            exchange.tunnel.from_upstream(data)
 
     # -- parsing -----------------------------------------------------------------------------------------------------
 
@@ -380,8 +379,8 @@ class UpstreamConnection(asyncio.Protocol):
             self.exchange = None
             exchange.upstream_lost(False, True, timed_out=True, reason="The upstream did not answer in time.")
             self.abort()
-        elif self.state == TUNNEL:
-            exchange._end_tunnel()
+        elif exchange.tunnel is not None:
+            exchange.tunnel.end()
         else:
             exchange.answer_broken()
             self.abort()
