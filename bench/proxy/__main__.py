@@ -28,9 +28,9 @@ def main() -> int:
     report = Report("proxy", versions=peers.versions())
     back = peers.upstream()
     try:
-        throughput(report, back, rounds=2 if args.quick else 5, seconds=1.0 if args.quick else 3.0)
+        throughput(report, back, rounds=1 if args.quick else 3, seconds=1.0 if args.quick else 2.0)
         memory(report, back, idle=2_000 if args.quick else 10_000)
-        slowloris(report, back, connections=1_000 if args.quick else 5_000, seconds=2.0 if args.quick else 5.0)
+        slowloris(report, back, connections=1_000 if args.quick else 5_000, seconds=1.0 if args.quick else 3.0)
         tls(report, back, seconds=1.0 if args.quick else 3.0)
     finally:
         back.stop()
@@ -78,11 +78,18 @@ def throughput(report: Report, back: Server, rounds: int, seconds: float) -> Non
                     if found.errors:
                         raise RuntimeError(f"{server.name}: {found.errors} answers were not 2xx")
                     runs.setdefault((server.name, path), []).append(found)
+            for server in servers:
+                if path == "/":
+                    unique = [peers.load(server, path, seconds, unique=True) for _ in range(2)]
+                    runs[server.name, "unique"] = unique
         for server in servers:
             small, large = runs[server.name, "/"], runs[server.name, "/64k"]
             report.row(server.name, "128 B, 64 connections", "requests/s", runs=[run.rate for run in small])
             report.row(server.name, "CPU a request", "µs", runs=[run.cpu_us for run in small])
             report.row(server.name, "p99", "ms", runs=[run.p99_ms for run in small])
+            other = runs[server.name, "unique"]
+            report.row(server.name, "128 B, no two heads alike", "requests/s", runs=[run.rate for run in other])
+            report.row(server.name, "no two heads alike, CPU", "µs", runs=[run.cpu_us for run in other])
             report.row(server.name, "64 KiB", "MiB/s", runs=[run.rate * 65536 / (1 << 20) for run in large])
             report.row(server.name, "64 KiB, CPU a request", "µs", runs=[run.cpu_us for run in large])
             report.row(server.name, "memory", "MiB", value=server.rss_mib())

@@ -238,11 +238,26 @@ class Load:
         return self.requests / self.seconds
 
 
+UNIQUE = """local n = 0
+request = function()
+  n = n + 1
+  return wrk.format("GET", "/", { ["User-Agent"] = "bench", ["Accept"] = "*/*", ["X-Unique"] = tostring(n) })
+end
+"""
+"""A script for wrk: no two heads of a run are alike, so that nothing remembered helps."""
+
 _UNITS = {"us": 1e-3, "ms": 1.0, "s": 1e3, "m": 6e4}
 
 
 def load(
-    server: Server, path: str, seconds: float, *, connections: int = 64, close: bool = False, tls: int = 0
+    server: Server,
+    path: str,
+    seconds: float,
+    *,
+    connections: int = 64,
+    close: bool = False,
+    tls: int = 0,
+    unique: bool = False,
 ) -> Load:
     """Run wrk against a server.
 
@@ -254,6 +269,10 @@ def load(
     argv += [which("wrk"), "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", "--latency"]
     if close:
         argv += ["-H", "Connection: close"]
+    if unique:
+        script = CACHE / "proxy" / "unique.lua"
+        script.write_text(UNIQUE)
+        argv += ["-s", str(script)]
     before = server.cpu_s()
     text = run([*argv, f"{scheme}://127.0.0.1:{port}{path}"])
     cpu = server.cpu_s() - before

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from asyncio import Future
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeVar
-
-if TYPE_CHECKING:
-    from fairway.concurrency.views import SendChan
+from typing import Any, Final, Generic, Literal, TypeVar
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -48,8 +45,8 @@ class SendCase(Case[None]):
 
     __slots__ = ("chan", "value")
 
-    def __init__(self, chan: SendChan[Any], value: object) -> None:
-        self.chan: Any = chan  # Chan or SharedChan; select looks which
+    def __init__(self, chan: Any, value: object) -> None:
+        self.chan = chan  # Chan or SharedChan; select looks which
         self.value: object = value
 
     def __repr__(self) -> str:

@@ -524,3 +524,6 @@ class Chan(SendChan[T], RecvChan[T], RecvCase[T], Generic[T]):
     def __reduce__(self) -> Any:
         """Refuse to be pickled: a channel lives in one process."""
         raise TypeError(f"{type(self).__name__} cannot be pickled: a channel lives in one process")
+
+
+registry.channel_kinds.add(Chan)

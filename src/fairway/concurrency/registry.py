@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     from fairway.concurrency.views import ChanStatistics
 
+# The classes of channels; each adds itself.
+channel_kinds: set[type[Any]] = set()
 # Futures of tasks that wait for ever: an empty select, one with nil channels only, an operation on nil.
 forever: dict[asyncio.Future[Any], str] = {}
 
@@ -85,10 +87,8 @@ def raise_unless_dead(entry: Any) -> None:
 
 def all_channels() -> list[Any]:
     """Return every living channel of the process."""
-    from fairway.concurrency.chan import Chan
-    from fairway.concurrency.shared import SharedChan
-
-    return [candidate for candidate in gc.get_objects() if isinstance(candidate, (Chan, SharedChan))]
+    kinds = tuple(channel_kinds)
+    return [candidate for candidate in gc.get_objects() if isinstance(candidate, kinds)]
 
 
 def blocked() -> Iterator[Blocked]:

@@ -21,6 +21,9 @@ Rules that hold in every state:
   idempotent, no body byte was passed on, and the connection ended without a byte of an answer.
 - No task and no timer a request: connections have deadlines that the worker's wheel visits. A task exists only while
   a connection is being made or a middleware runs.
+
+The file is long because these rules bind every method to every other; what needs no part in them lies in `render`,
+`tunnel`, `gate` and `bodypipe`.
 """
 
 from __future__ import annotations
@@ -169,7 +172,8 @@ class Exchange:
         assert route is not None
         target = route.only
         if target is None or target.draining:
-            target = self._choose(route)
+            key = self.client.address.encode("ascii")
+            target, self.extra = route.choose(self.worker.wheel.now, key, self.head, self._tried)
             if target is None:
                 self.refuse(503, "No healthy instance can take the request now.", b"Retry-After: 1\r\n")
                 return
@@ -183,26 +187,6 @@ class Exchange:
                 self._send(upstream)
                 return
         self.worker.connect(self, target)
-
-    def _choose(self, route: RouteState) -> TargetState | None:
-        release = None
-        sticky = route.spec.sticky
-        if sticky is not None:
-            release = _cookie(self.head.field(b"cookie"), sticky.cookie)
-        target = route.pick(self.worker.wheel.now, self.client.address.encode(), release)
-        tried = self._tried
-        if tried is not None and target is tried and len(route.targets) > 1:
-            for _ in route.targets:
-                target = route.pick(self.worker.wheel.now, self.client.address.encode(), None)
-                if target is not tried:
-                    break
-        if sticky is not None and target is not None and target.release and target.release != release:
-            self.extra = b"Set-Cookie: %b=%b; Path=/; HttpOnly; SameSite=Lax%b\r\n" % (
-                sticky.cookie.encode("ascii"),
-                target.release.encode("ascii"),
-                b"; Max-Age=%d" % sticky.max_age if sticky.max_age else b"",
-            )
-        return target
 
     def connected(self, upstream: UpstreamConnection) -> None:
         """Go on with a connection that has just come up."""
@@ -718,14 +702,3 @@ class Exchange:
         if upstream is not None:
             upstream.exchange = None
             self.upstream = None
-
-
-def _cookie(field: bytes | None, name: str) -> str | None:
-    if field is None:
-        return None
-    wanted = name.encode("ascii")
-    for part in field.split(b";"):
-        key, _, value = part.strip().partition(b"=")
-        if key == wanted:
-            return value.decode("latin-1")
-    return None

@@ -91,10 +91,8 @@ def _forwarded(head: RequestHead, client: ClientConnection, host: bytes) -> byte
 def render_small_answer(status: int, fields: bytes, content: bytes, exchange: Exchange, keep: bool) -> bytes:
     """Return a whole answer of the door's own making; `fields` are rendered, without the length."""
     head = exchange.head
-    if keep:
-        connection = b"" if head.minor else b"Connection: keep-alive\r\n"
-    else:
-        connection = b"Connection: close\r\n"
+    kept = b"" if head.minor else b"Connection: keep-alive\r\n"
+    connection = kept if keep else b"Connection: close\r\n"
     return b"HTTP/1.1 %d %b\r\n%b%bContent-Length: %d\r\nX-Request-Id: %b\r\n%b\r\n%b" % (
         status,
         b"OK" if status == 200 else b"",

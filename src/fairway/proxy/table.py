@@ -87,6 +87,30 @@ class RouteState:
             return ready[0]
         return self.balancer.pick(ready, key)
 
+    def choose(
+        self, now: float, key: bytes, head: RequestHead, tried: TargetState | None
+    ) -> tuple[TargetState | None, bytes]:
+        """Choose a target as `pick` does, by the sticky cookie if there is one, and not `tried` if there is another.
+
+        Returns:
+            The target, and a rendered Set-Cookie field where the client is to be kept on another release than before.
+        """
+        sticky = self.spec.sticky
+        release = None if sticky is None else cookie_value(head.field(b"cookie"), sticky.cookie)
+        target = self.pick(now, key, release)
+        if tried is not None:
+            for _ in self.targets:
+                if target is not tried:
+                    break
+                target = self.pick(now, key, None)
+        if sticky is None or target is None or not target.release or target.release == release:
+            return target, b""
+        return target, b"Set-Cookie: %b=%b; Path=/; HttpOnly; SameSite=Lax%b\r\n" % (
+            sticky.cookie.encode("ascii"),
+            target.release.encode("ascii"),
+            b"; Max-Age=%d" % sticky.max_age if sticky.max_age else b"",
+        )
+
     def _pick_release(self, ready: set[str]) -> str | None:
         shares = {label: share for label, share in self.spec.split.items() if share and label in ready}
         if not shares:
@@ -192,6 +216,18 @@ class CompiledTable:
             if resolved is None or next((route for route in routes if route.fits(resolved, head)), None) is not found:
                 return None
         return found
+
+
+def cookie_value(field: bytes | None, name: str) -> str | None:
+    """Return the value of one cookie of a Cookie field, or None."""
+    if field is None:
+        return None
+    wanted = name.encode("ascii")
+    for part in field.split(b";"):
+        key, _, value = part.strip().partition(b"=")
+        if key == wanted:
+            return value.decode("latin-1")
+    return None
 
 
 def resolve_path(path: bytes) -> bytes | None:
