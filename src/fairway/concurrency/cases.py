@@ -46,7 +46,7 @@ class SendCase(Case[None]):
     __slots__ = ("chan", "value")
 
     def __init__(self, chan: Any, value: object) -> None:
-        self.chan = chan  # Chan or SharedChan; select looks which
+        self.chan: Any = chan  # Chan or SharedChan; select looks which
         self.value: object = value
 
     def __repr__(self) -> str:
