@@ -6,7 +6,7 @@ States (`state`); one message at a time, bytes behind it wait in `rest` with rea
       │                         │                                 │ 101
       │ malformed, too late     │ malformed, too large, too late  ▼
       └─────────────▶ LINGER ◀──┘                               TUNNEL
-                        │ end of stream, 2 s, or 1 MiB
+                        │ end of stream, 2 s without a byte, 15 s, or 256 MiB
                         ▼
                       closed
 
@@ -51,9 +51,10 @@ REMEMBERED: Final = 512
 REMEMBERED_BYTES: Final = 768
 """How many heads, of which size, are remembered with what was read in them."""
 LINGER_S: Final = 2.0
-LINGER_BYTES: Final = 1 << 20
+LINGER_MOST_S: Final = 15.0
+LINGER_BYTES: Final = 256 << 20
 WRITE_BUFFER: Final = 64 * 1024
-HALF_CLOSE_GRACE_S: Final = 0.5
+HALF_CLOSE_GRACE_S: Final = 1.0
 TRICKLE_BYTES_S: Final = 500
 """A body that comes slower than this for longer than two body timeouts is a trickle, whatever its pauses."""
 
@@ -108,6 +109,8 @@ class ClientConnection(asyncio.Protocol):
         self.rest = b""
         self.forwarded_for = self.forwarded_rendered = b""
         self.received = 0
+        self._left = self._lingered = self._body_base = 0
+        self._body_since = 0.0
         self.closed = False
         self.half_closed = False
         self.write_paused = False
@@ -168,6 +171,7 @@ class ClientConnection(asyncio.Protocol):
             self._stash(data)
         else:
             self.received += len(data)
+            self.deadline = min(self.worker.wheel.now + LINGER_S, self._body_since + LINGER_MOST_S)
             if self.received > LINGER_BYTES:
                 self.transport.abort()
 
@@ -470,7 +474,8 @@ class ClientConnection(asyncio.Protocol):
         self.state = LINGER
         self._lingered = 0
         self.received = 0
-        self.deadline = self.worker.wheel.now + LINGER_S
+        self._body_since = self.worker.wheel.now
+        self.deadline = self._body_since + LINGER_S
         if self.closed:
             return
         if self.half_closed or not self.transport.can_write_eof():
