@@ -218,9 +218,11 @@ async def _end_platform(platform: Platform, host: Host, stop_apps: bool) -> None
 
 
 def _app_environment(config: DaemonConfig, layout: Layout) -> dict[str, str]:
+    # An app on this machine reaches a wildcard address by the loopback one.
+    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "": "127.0.0.1"}.get(config.api_host, config.api_host)  # noqa: S104  # read, not bound
     return {
-        "FAIRWAY_URL": f"http://{config.api_host}:{config.api_port}",
-        "FAIRWAY_GRPC": f"{config.api_host}:{config.grpc_port}",
+        "FAIRWAY_URL": f"http://{host}:{config.api_port}",
+        "FAIRWAY_GRPC": f"{host}:{config.grpc_port}",
         "FAIRWAY_TOKEN": layout.app_token(),
     }
 

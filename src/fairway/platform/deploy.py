@@ -194,6 +194,9 @@ class Rollout:
         alive = [i for i in self.serving if i.process is not None and i.process.exit is None and i.state != "stopping"]
         if alive or not self.serving:
             await self.route(alive, "serving", {})
+        canaries = [u.id for u in upstreams(self.started)]
+        if canaries:
+            await self.doors.drain(canaries, self.app.deploy.drain)
         await asyncio.gather(*(i.retire(self.app.deploy.grace) for i in self.started))
         stopped = [i for i in self._retired if i.process is None or i.process.exit is not None]
         if stopped and self.old is not None:

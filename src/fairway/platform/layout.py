@@ -17,10 +17,12 @@ Log files, and what a reader of them may rely on (docs/adr/0005-logs-are-shorten
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
 import secrets
+import stat
 import tempfile
 from pathlib import Path
 from typing import NamedTuple
@@ -55,6 +57,13 @@ class Layout:
         for folder in (self.root, self.logs, self.releases, self.run, self.cache):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.root.chmod(0o700)
+        sockets = self.api_socket.parent
+        if sockets != self.run:
+            sockets.mkdir(mode=0o700, exist_ok=True)
+            found = sockets.lstat()
+            # Below a folder that everybody may write to, somebody may have been here before.
+            if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
+                raise PermissionError(errno.EPERM, "expected a private folder of this user for sockets", str(sockets))
         ignore = self.root / ".gitignore"
         if not ignore.exists():
             ignore.write_text("*\n", encoding="utf-8")

@@ -30,7 +30,7 @@ async def job_and_event_services(daemon: Services) -> AsyncIterator[None]:
     """
     from fairway.events import EventBus
     from fairway.jobs.service import JobService
-    from fairway.jobs.store import open_store
+    from fairway.jobs.opening import open_store
     from fairway.platform.webhooks import Webhooks
 
     layout = daemon.layout

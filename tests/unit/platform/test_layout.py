@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import tempfile
 
 import pytest
 
@@ -34,6 +35,21 @@ def test_a_socket_below_a_deep_folder_stays_within_the_kernels_limit(tmp_path):
     assert len(os.fsencode(deep.door_socket(0))) < 104
     assert deep.door_socket(0) != Layout(tmp_path / ("e" * 120)).door_socket(0)
     assert Layout(tmp_path).door_socket(0).is_relative_to(tmp_path) or len(str(tmp_path)) > 70
+
+
+def test_a_socket_folder_that_somebody_else_may_enter_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    deep = Layout(tmp_path / ("d" * 120))
+    deep.create()
+    folder = deep.door_socket(0).parent
+    assert folder.parent == tmp_path
+    folder.chmod(0o755)
+    with pytest.raises(PermissionError, match="private folder"):
+        deep.create()
+    folder.rmdir()
+    folder.symlink_to(tmp_path)
+    with pytest.raises(OSError):
+        deep.create()
 
 
 def test_log_files_are_listed_by_what_their_names_say(tmp_path):
