@@ -16,7 +16,8 @@ from bench.jobs import peers
 from bench.jobs.bench_tasks import meter, noop, tasks
 from fairway.jobs import Queue, WorkerConfig
 from fairway.jobs.job import Completed, NewJob, raw
-from fairway.jobs.store import Store, open_store
+from fairway.jobs.opening import open_store
+from fairway.jobs.store import Store
 
 TEXT = peers.TEXT
 ARGS = raw({"n": 1, "text": TEXT})

@@ -3,6 +3,8 @@
 A worker needs only this: lease, heartbeat, and settle, each by id and fence; a stale fence is a 409 whose problem
 names it. The calls of producers and workers are plain ASGI endpoints rather than Starlette's `Request` and
 `Response`, because they come thousands of times a second.
+
+Size: one handler a route of one resource; splitting them would hide which route comes before which.
 """
 
 from __future__ import annotations
@@ -13,12 +15,38 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from msgspec import UNSET, Raw, Struct, UnsetType
+from msgspec import Raw, UnsetType
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import Receive, Scope, Send
 
+from fairway.api.job_bodies import (
+    CompleteRequest,
+    Ended,
+    FailRequest,
+    FenceRequest,
+    HeartbeatRequest,
+    HeartbeatsRequest,
+    JobList,
+    Leased,
+    LeaseFromRequest,
+    LeaseRequest,
+    NewJobs,
+    OnceAnswer,
+    OnceRequest,
+    ProgressRequest,
+    QueueList,
+    Replayed,
+    ReplayRequest,
+    ResultAnswer,
+    ScheduleList,
+    SettleRequest,
+    SnoozeRequest,
+    VerdictAnswer,
+    Verdicts,
+    WorkerRequest,
+)
 from fairway.api.operation import Operation, Query, decode, operation, query_int, read, reply
 from fairway.api.problem import RequestError
 from fairway.jobs.errors import BatchNotFound, InvalidJob, JobNotFound, LeaseLost
@@ -30,8 +58,6 @@ from fairway.jobs.job import (
     Failed,
     Job,
     JobFilter,
-    Lease,
-    NewBatch,
     NewJob,
     OnceVerdict,
     Outcome,
@@ -39,7 +65,6 @@ from fairway.jobs.job import (
     QueueStatus,
     Released,
     Schedule,
-    ScheduleStatus,
     Snoozed,
     State,
     Stopped,
@@ -52,169 +77,6 @@ if TYPE_CHECKING:
 
 MAX_WAIT_S = 60.0
 """How long one call waits at most, for a lease or a result."""
-
-
-class NewJobs(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Jobs that are enqueued all or none; with ``batch``, as a batch."""
-
-    jobs: list[NewJob]
-    batch: NewBatch | None = None
-
-
-class LeaseRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """``limit`` jobs for ``lease_s`` seconds, waited for up to ``wait_s`` (60 at most)."""
-
-    worker: str
-    limit: int = 1
-    lease_s: float = 30.0
-    wait_s: float = 0.0
-
-
-class LeaseFromRequest(LeaseRequest, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A lease from several queues, in order of preference."""
-
-    queues: list[str]
-
-
-class Leased(Struct, frozen=True, kw_only=True):
-    """What was leased; empty where nothing came."""
-
-    jobs: list[Lease]
-
-
-class WorkerRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The worker whose waiting lease calls end now."""
-
-    worker: str
-
-
-class Ended(Struct, frozen=True, kw_only=True):
-    """How many waiting calls were ended."""
-
-    ended: int
-
-
-class HeartbeatRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Renew one lease."""
-
-    fence: int
-    lease_s: float = 30.0
-
-
-class HeartbeatsRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Renew many leases: pairs of id and fence."""
-
-    leases: list[tuple[int, int]]
-    lease_s: float = 30.0
-
-
-class CompleteRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The job is done; ``result`` is any JSON value."""
-
-    fence: int
-    result: Raw | UnsetType = UNSET
-
-
-class FailRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The attempt failed."""
-
-    fence: int
-    error: str
-    retry: bool = True
-    retry_in_s: float | None = None
-
-
-class SnoozeRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Put the job off; the attempt is not charged."""
-
-    fence: int
-    delay_s: float
-
-
-class FenceRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Only the proof of ownership."""
-
-    fence: int
-
-
-class ProgressRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Progress from 0.0 to 1.0 and a note on it."""
-
-    fence: int
-    value: float
-    note: str | None = None
-
-
-class OnceRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A key of the ledger."""
-
-    fence: int
-    key: str
-
-
-class OnceAnswer(Struct, frozen=True, kw_only=True):
-    """What the ledger says."""
-
-    verdict: OnceVerdict
-
-
-class VerdictAnswer(Struct, frozen=True, kw_only=True):
-    """``ok``, or ``cancel``: stop the handler, the job was cancelled."""
-
-    verdict: Verdict
-
-
-class SettleRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How attempts ended, up to 10,000."""
-
-    outcomes: list[Outcome]
-
-
-class Verdicts(Struct, frozen=True, kw_only=True):
-    """One verdict each, in order."""
-
-    verdicts: list[Verdict]
-
-
-class ReplayRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Which discarded jobs are made available again."""
-
-    queue: str | None = None
-    kind: str | None = None
-    limit: int = 1000
-
-
-class Replayed(Struct, frozen=True, kw_only=True):
-    """How many were; ask again until 0 for all."""
-
-    replayed: int
-
-
-class ResultAnswer(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """State of a job, and its result once it has completed (until its time to live is over)."""
-
-    id: int
-    state: State
-    result: Raw | UnsetType = UNSET
-    error: str | None = None
-
-
-class JobList(Struct, frozen=True, kw_only=True):
-    """Jobs, newest id first."""
-
-    jobs: list[Job]
-
-
-class QueueList(Struct, frozen=True, kw_only=True):
-    """Queues by name."""
-
-    queues: list[QueueStatus]
-
-
-class ScheduleList(Struct, frozen=True, kw_only=True):
-    """Schedules by name."""
-
-    schedules: list[ScheduleStatus]
 
 
 Hot = Callable[[dict[str, Any], bytes, Receive], Awaitable[Any]]

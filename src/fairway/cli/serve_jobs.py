@@ -37,7 +37,8 @@ async def _serve(config: ServiceConfig, url: str) -> None:
     from fairway.api.app import Services
     from fairway.cli.service import serving
     from fairway.jobs.service import JobService
-    from fairway.jobs.store import StoreOptions, open_store
+    from fairway.jobs.opening import open_store
+    from fairway.jobs.store import StoreOptions
     from fairway.jobs.tasks import load_tasks
 
     values = config.values

@@ -100,7 +100,7 @@ async def _serve(url: str, tasks: Tasks, config: WorkerConfig) -> int:
 
     from fairway.concurrency import notify_context
     from fairway.jobs.errors import StoreUnavailable
-    from fairway.jobs.store import open_store
+    from fairway.jobs.opening import open_store
     from fairway.jobs.worker import Worker
     from fairway.telemetry import log
 

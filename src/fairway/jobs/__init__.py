@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fairway.jobs.context import Discard, JobContext, Retry, Snooze
     from fairway.jobs.job import Backoff, Job, NewBatch, NewJob, QueueConfig, Schedule
+    from fairway.jobs.opening import open_store
     from fairway.jobs.queue import JobHandle, Queue
-    from fairway.jobs.store import Store, StoreOptions, open_store
+    from fairway.jobs.store import Store, StoreOptions
     from fairway.jobs.tasks import Task, Tasks
     from fairway.jobs.worker import Worker, WorkerConfig
 
@@ -31,7 +32,7 @@ _HOME = {
     "Tasks": "tasks",
     "Worker": "worker",
     "WorkerConfig": "worker",
-    "open_store": "store",
+    "open_store": "opening",
 }
 
 __all__ = [

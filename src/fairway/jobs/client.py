@@ -85,7 +85,8 @@ class HttpStore(Store):
                 raise
             self.features = msgspec.structs.replace(features, shared=True)
 
-    async def close(self) -> None:  # noqa: D102 - the interface says it
+    async def close(self) -> None:
+        """See `Store.close`."""
         if self._client is not None:
             self._client.close()
             self._client = None
@@ -112,7 +113,8 @@ class HttpStore(Store):
 
     # Producers ----------------------------------------------------------------------------------------------------
 
-    async def enqueue(self, jobs: Sequence[NewJob], batch: NewBatch | None = None) -> Enqueued:  # noqa: D102
+    async def enqueue(self, jobs: Sequence[NewJob], batch: NewBatch | None = None) -> Enqueued:
+        """See `Store.enqueue`."""
         machine.check_jobs(jobs, batch, self.options.max_payload)
         queue = jobs[0].queue
         if batch is None and len(jobs) == 1:
@@ -121,22 +123,26 @@ class HttpStore(Store):
         body = {"jobs": jobs, "batch": batch}
         return await self._ask("POST", path, Enqueued, body, repeatable=False)
 
-    async def cancel(self, job_id: int) -> Job:  # noqa: D102
+    async def cancel(self, job_id: int) -> Job:
+        """See `Store.cancel`."""
         return await self._ask("POST", f"/v1/jobs/{job_id}:cancel", Job)
 
-    async def retry(self, job_id: int) -> Job:  # noqa: D102
+    async def retry(self, job_id: int) -> Job:
+        """See `Store.retry`."""
         return await self._ask("POST", f"/v1/jobs/{job_id}:retry", Job, repeatable=False)
 
-    async def replay(self, queue: str | None = None, kind: str | None = None, limit: int = 1000) -> int:  # noqa: D102
+    async def replay(self, queue: str | None = None, kind: str | None = None, limit: int = 1000) -> int:
+        """See `Store.replay`."""
         body = {"queue": queue, "kind": kind, "limit": limit}
         answer: dict[str, int] = await self._ask("POST", "/v1/jobs:replay", dict[str, int], body)
         return answer["replayed"]
 
     # Workers ------------------------------------------------------------------------------------------------------
 
-    async def claim(  # noqa: D102
+    async def claim(
         self, queues: Sequence[str], limit: int, lease_s: float, worker: str, wait_s: float = 0.0
     ) -> list[Lease]:
+        """See `Store.claim`."""
         machine.check_claim(queues, limit, lease_s, wait_s)
         wait_s = min(wait_s, _MAX_WAIT_S)
         body = {"queues": queues, "limit": limit, "lease_s": lease_s, "worker": worker, "wait_s": wait_s}
@@ -148,7 +154,8 @@ class HttpStore(Store):
         """Have the daemon answer the waiting claims of `worker` with nothing: nothing can be leased unseen then."""
         await self._send("POST", "/v1/jobs:drain", {"worker": worker}, timeout_s=5.0)
 
-    def renew(self, leases: Sequence[tuple[int, int]], lease_s: float) -> list[Verdict]:  # noqa: D102
+    def renew(self, leases: Sequence[tuple[int, int]], lease_s: float) -> list[Verdict]:
+        """See `Store.renew`."""
         status, data = self._blocking.call(
             "POST", "/v1/jobs:heartbeat", _encode({"leases": leases, "lease_s": lease_s})
         )
@@ -156,12 +163,14 @@ class HttpStore(Store):
             raise _error(status, data)
         return _verdicts.decode(data).verdicts
 
-    async def settle(self, outcomes: Sequence[Outcome]) -> list[Verdict]:  # noqa: D102
+    async def settle(self, outcomes: Sequence[Outcome]) -> list[Verdict]:
+        """See `Store.settle`."""
         machine.check_outcomes(outcomes)
         data = await self._send("POST", "/v1/jobs:settle", {"outcomes": outcomes})
         return _verdicts.decode(data).verdicts
 
-    async def progress(self, job_id: int, fence: int, value: float, note: str | None = None) -> Verdict:  # noqa: D102
+    async def progress(self, job_id: int, fence: int, value: float, note: str | None = None) -> Verdict:
+        """See `Store.progress`."""
         machine.check_progress(value)
         body = {"fence": fence, "value": value, "note": note}
         return await self._verdict(f"/v1/jobs/{job_id}:progress", body)
@@ -173,7 +182,8 @@ class HttpStore(Store):
             return Verdict.LOST
         return answer["verdict"]
 
-    async def once(self, job_id: int, fence: int, key: str) -> OnceVerdict:  # noqa: D102
+    async def once(self, job_id: int, fence: int, key: str) -> OnceVerdict:
+        """See `Store.once`."""
         machine.check_key(key)
         body = {"fence": fence, "key": key}
         try:
@@ -184,13 +194,15 @@ class HttpStore(Store):
 
     # Readers ------------------------------------------------------------------------------------------------------
 
-    async def get(self, job_id: int) -> Job | None:  # noqa: D102
+    async def get(self, job_id: int) -> Job | None:
+        """See `Store.get`."""
         try:
             return await self._ask("GET", f"/v1/jobs/{job_id}", Job)
         except errors.JobNotFound:
             return None
 
-    async def wait(self, job_id: int, timeout_s: float) -> Job:  # noqa: D102
+    async def wait(self, job_id: int, timeout_s: float) -> Job:
+        """See `Store.wait`."""
         left = timeout_s
         while left > 0:
             wait_s = min(left, _MAX_WAIT_S)
@@ -204,43 +216,51 @@ class HttpStore(Store):
             raise errors.JobNotFound(f"no job has id {job_id}")
         return job
 
-    async def find(self, where: JobFilter) -> list[Job]:  # noqa: D102
+    async def find(self, where: JobFilter) -> list[Job]:
+        """See `Store.find`."""
         machine.check_filter(where)
         query = {name: value for name, value in msgspec.structs.asdict(where).items() if value is not None}
         answer: dict[str, list[Job]] = await self._ask("GET", f"/v1/jobs?{urlencode(query)}", dict[str, list[Job]])
         return answer["jobs"]
 
-    async def batch(self, batch_id: int) -> Batch | None:  # noqa: D102
+    async def batch(self, batch_id: int) -> Batch | None:
+        """See `Store.batch`."""
         try:
             return await self._ask("GET", f"/v1/batches/{batch_id}", Batch)
         except errors.BatchNotFound:
             return None
 
-    async def queues(self) -> list[QueueStatus]:  # noqa: D102
+    async def queues(self) -> list[QueueStatus]:
+        """See `Store.queues`."""
         answer: dict[str, list[QueueStatus]] = await self._ask("GET", "/v1/queues", dict[str, list[QueueStatus]])
         return answer["queues"]
 
     # Operators and schedules --------------------------------------------------------------------------------------
 
-    async def configure(self, queue: str, config: QueueConfig) -> None:  # noqa: D102
+    async def configure(self, queue: str, config: QueueConfig) -> None:
+        """See `Store.configure`."""
         machine.check_queue(queue)
         machine.check_config(config)
         await self._send("PUT", f"/v1/queues/{queue}", config)
 
-    async def pause(self, queue: str, paused: bool = True) -> None:  # noqa: D102
+    async def pause(self, queue: str, paused: bool = True) -> None:
+        """See `Store.pause`."""
         await self._send("POST", f"/v1/queues/{quote(queue, safe='')}:{'pause' if paused else 'resume'}")
 
     async def maintain(self) -> None:
         """Nothing: the daemon's store does it by itself."""
 
-    async def put_schedule(self, schedule: Schedule) -> None:  # noqa: D102
+    async def put_schedule(self, schedule: Schedule) -> None:
+        """See `Store.put_schedule`."""
         machine.check_schedule(schedule, self.options.max_payload)
         await self._send("PUT", f"/v1/schedules/{schedule.name}", schedule)
 
-    async def remove_schedule(self, name: str) -> None:  # noqa: D102
+    async def remove_schedule(self, name: str) -> None:
+        """See `Store.remove_schedule`."""
         await self._send("DELETE", f"/v1/schedules/{quote(name, safe='')}", repeatable=False)
 
-    async def schedules(self) -> list[ScheduleStatus]:  # noqa: D102
+    async def schedules(self) -> list[ScheduleStatus]:
+        """See `Store.schedules`."""
         kind = dict[str, list[ScheduleStatus]]
         answer: dict[str, list[ScheduleStatus]] = await self._ask("GET", "/v1/schedules", kind)
         return answer["schedules"]

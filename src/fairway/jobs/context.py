@@ -71,35 +71,43 @@ class JobContext:
         self.deadline = None if lease.timeout_s is None else time.monotonic() + lease.timeout_s
 
     @property
-    def id(self) -> int:  # noqa: D102 - the class says it
+    def id(self) -> int:
+        """The job."""
         return self._lease.id
 
     @property
-    def fence(self) -> int:  # noqa: D102
+    def fence(self) -> int:
+        """Proof of ownership."""
         return self._lease.fence
 
     @property
-    def attempt(self) -> int:  # noqa: D102
+    def attempt(self) -> int:
+        """Which attempt this is, from 1."""
         return self._lease.attempt
 
     @property
-    def max_attempts(self) -> int:  # noqa: D102
+    def max_attempts(self) -> int:
+        """How many attempts there may be."""
         return self._lease.max_attempts
 
     @property
-    def queue(self) -> str:  # noqa: D102
+    def queue(self) -> str:
+        """The queue it came from."""
         return self._lease.queue
 
     @property
-    def kind(self) -> str:  # noqa: D102
+    def kind(self) -> str:
+        """Name of the task."""
         return self._lease.kind
 
     @property
-    def meta(self) -> dict[str, str]:  # noqa: D102
+    def meta(self) -> dict[str, str]:
+        """Small strings that the producer sent along."""
         return self._lease.meta
 
     @property
-    def previous(self) -> Any:  # noqa: D102
+    def previous(self) -> Any:
+        """Result before it in a chain, or a batch's summary, decoded; None where there is none."""
         previous: Raw | UnsetType = self._lease.previous
         return None if previous is UNSET else msgspec.json.decode(previous)
 

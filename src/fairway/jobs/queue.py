@@ -10,7 +10,8 @@ from msgspec import Raw
 
 from fairway.jobs.errors import JobFailed
 from fairway.jobs.job import Job, NewBatch, NewJob
-from fairway.jobs.store import Store, StoreOptions, open_store
+from fairway.jobs.opening import open_store
+from fairway.jobs.store import Store, StoreOptions
 from fairway.jobs.tasks import Task, Tasks
 from fairway.jobs.worker import Worker, WorkerConfig
 

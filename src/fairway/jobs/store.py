@@ -10,12 +10,10 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Sequence
-from urllib.parse import urlsplit
 
 from msgspec import Struct
 
 from fairway.clock import SYSTEM_CLOCK, Clock
-from fairway.jobs.errors import JobError
 from fairway.jobs.job import (
     Batch,
     Durability,
@@ -130,7 +128,8 @@ class Store(abc.ABC):
     async def retry(self, job_id: int) -> Job:
         """Make a scheduled, retryable, discarded or cancelled job available now, its attempts back at 0.
 
-        The fence goes on growing. A batch that counted the job as finished is not told.
+        The fence goes on growing. A unique key that it gave up is taken again, if no other job holds it. A batch that
+        counted the job as finished is not told.
 
         Raises:
             JobNotFound: There is no such job.
@@ -252,38 +251,3 @@ class Store(abc.ABC):
     @abc.abstractmethod
     async def ticked(self, name: str, tick: float) -> None:
         """Note that a schedule's tick was enqueued: `last_tick` becomes ``max(last_tick, tick)``."""
-
-
-def open_store(url: str, options: StoreOptions | None = None) -> Store:
-    """Return the store that `url` names, not opened yet.
-
-    Args:
-        url: ``memory://``, ``sqlite:///relative.db``, ``sqlite:////absolute.db`` or ``redis://host:port/0`` (also
-            ``rediss://``, ``unix://``), or ``http://host:port`` of a Fairway daemon that keeps the store.
-        options: Bounds, or None for the defaults.
-
-    Raises:
-        JobError: No store has this scheme.
-    """
-    options = options or StoreOptions()
-    scheme = urlsplit(url).scheme
-    if scheme == "memory":
-        from fairway.jobs.stores.memory import MemoryStore
-
-        return MemoryStore(options)
-    if scheme == "sqlite":
-        from fairway.jobs.stores.sqlite import SqliteStore
-
-        return SqliteStore.from_url(url, options)
-    if scheme in {"redis", "rediss", "unix", "redis+cluster", "rediss+cluster"}:
-        from fairway.jobs.stores.redis import RedisStore
-
-        return RedisStore.from_url(url, options)
-    if scheme in {"http", "https", "http+unix"}:
-        from fairway.jobs.client import HttpStore
-
-        return HttpStore(url, options)
-    raise JobError(
-        f"expected a store URL that starts with memory://, sqlite:///, redis:// or http://, got {url!r}",
-        code="jobs.store_url",
-    )

@@ -218,7 +218,7 @@ class Tasks:
     def task(self, fn: Callable[P, R], /) -> Task[P, R]: ...
     @typing.overload
     def task(
-        self, *, name: str | None = None, mode: Mode | None = None, **options: Unpack[JobOptions]
+        self, fn: None = None, /, *, name: str | None = None, mode: Mode | None = None, **options: Unpack[JobOptions]
     ) -> Callable[[Callable[..., Any]], Task[..., Any]]: ...
 
     def task(

@@ -8,9 +8,9 @@ class TestMyStore(StoreConformance):
     async def harness(self, fake_clock):
         yield StoreHarness(lambda options: MyStore(options), clock=fake_clock)
 ```
+
+Size: one suite is one file, because whoever writes a store reads it from top to bottom.
 """
-# ruff: noqa: D102, PT018 - the tests' names say what they check
-# One suite is one file, whatever its length: whoever writes a store reads it from top to bottom.
 
 from __future__ import annotations
 
@@ -128,13 +128,16 @@ class StoreConformance:
     # Enqueue ------------------------------------------------------------------------------------------------------
 
     async def test_enqueue_answers_growing_ids_and_durability(self, store: Store) -> None:
+        """Enqueue answers growing ids and durability."""
         answer = await store.enqueue([new(), new(), new()])
-        assert answer.ids == sorted(set(answer.ids)) and len(answer.ids) == 3
+        assert answer.ids == sorted(set(answer.ids))
+        assert len(answer.ids) == 3
         assert all(0 < i < 2**53 for i in answer.ids)
         assert answer.durability == store.features.durability
         assert (answer.duplicates, answer.batch) == ([], None)
 
     async def test_a_job_is_found_as_it_was_handed_in(self, store: Store) -> None:
+        """A job is found as it was handed in."""
         args = {"n": 2**60, "f": 0.1, "s": "höß\x00\"'", "l": [None, True]}
         (i,) = await put(store, new("mail.send", args=args, priority=3, meta={"traceparent": "00-x"}, timeout_s=2.5))
         job = await must_get(store, i)
@@ -167,21 +170,25 @@ class StoreConformance:
     async def test_bad_fields_are_named_and_nothing_is_stored(
         self, store: Store, fields: dict[str, object], field: str
     ) -> None:
+        """Bad fields are named and nothing is stored."""
         with pytest.raises(InvalidJob) as caught:
             await store.enqueue([new(), new(**{"kind": "k", **fields})])  # type: ignore[arg-type]  # parametrised
         assert caught.value.field == f"jobs[1].{field}"
         assert await store.find(JobFilter()) == []
 
     async def test_oversize_arguments_are_refused(self, store: Store) -> None:
+        """Oversize arguments are refused."""
         with pytest.raises(PayloadTooLarge) as caught:
             await store.enqueue([new(args="x" * 2_000)])
         assert caught.value.field == "jobs[0].args"
         assert len(await put(store, new(args="x" * 1_998))) == 1
 
     async def test_unique_key_while_live(self, store: Store) -> None:
+        """Unique key while live."""
         (first,) = await put(store, new(unique_key="u"))
         again = await store.enqueue([new(unique_key="u"), new(), new(unique_key="u", queue="other")])
-        assert again.ids[0] == first and again.duplicates == [first]
+        assert again.ids[0] == first
+        assert again.duplicates == [first]
         assert len({*again.ids}) == 3
         (lease,) = [x for x in await take(store) if x.id == first]
         assert (await put(store, new(unique_key="u"))) == [first]
@@ -189,10 +196,13 @@ class StoreConformance:
         assert (await put(store, new(unique_key="u"))) != [first]
 
     async def test_unique_within_one_call(self, store: Store) -> None:
+        """Unique within one call."""
         answer = await store.enqueue([new(unique_key="u"), new(unique_key="u")])
-        assert answer.ids[0] == answer.ids[1] and answer.duplicates == [answer.ids[0]]
+        assert answer.ids[0] == answer.ids[1]
+        assert answer.duplicates == [answer.ids[0]]
 
     async def test_unique_key_with_a_window_outlives_the_job(self, harness: StoreHarness, store: Store) -> None:
+        """Unique key with a window outlives the job."""
         job = new(unique_key="u", unique_for_s=0.4)
         (first,) = await put(store, job)
         (lease,) = await take(store)
@@ -204,6 +214,7 @@ class StoreConformance:
     # Claim --------------------------------------------------------------------------------------------------------
 
     async def test_claim_order_priority_then_id(self, store: Store) -> None:
+        """Claim order priority then id."""
         a, b, c, d = await put(store, new(priority=5), new(priority=1), new(priority=5), new(priority=0))
         leases = await take(store, limit=3)
         assert [x.id for x in leases] == [d, b, a]
@@ -211,20 +222,24 @@ class StoreConformance:
         assert [x.id for x in await take(store)] == [c]
         job = await must_get(store, a)
         assert (job.state, job.worker, job.attempt, job.fence) == ("running", "w", 1, 1)
-        assert job.lease_until is not None and job.started_at is not None
+        assert job.lease_until is not None
+        assert job.started_at is not None
 
     async def test_claim_prefers_the_first_queue(self, store: Store) -> None:
+        """Claim prefers the first queue."""
         (a,) = await put(store, new(queue="qa"))
         b, _ = await put(store, new(queue="qb"), new(queue="qb"))
         assert [x.id for x in await take(store, "qa", "qb", limit=2)] == [a, b]
         assert await take(store, "absent") == []
 
     async def test_concurrent_claims_never_share_a_job(self, store: Store) -> None:
+        """Concurrent claims never share a job."""
         ids = await put(store, *[new() for _ in range(50)])
         taken = await asyncio.gather(*[take(store, limit=7) for _ in range(10)])
         assert sorted(x.id for leases in taken for x in leases) == ids
 
     async def test_waiting_claim_is_woken_by_an_enqueue(self, store: Store) -> None:
+        """Waiting claim is woken by an enqueue."""
         async with asyncio.timeout(5):
             waiting = asyncio.create_task(take(store, wait_s=60.0))
             await asyncio.sleep(0.01)
@@ -232,6 +247,7 @@ class StoreConformance:
             assert [x.id for x in await waiting] == [i]
 
     async def test_waiting_claim_cancelled_leaves_no_lease(self, store: Store) -> None:
+        """Waiting claim cancelled leaves no lease."""
         waiting = asyncio.create_task(take(store, wait_s=60.0))
         await asyncio.sleep(0.01)
         enqueue = asyncio.create_task(put(store, new()))
@@ -245,6 +261,7 @@ class StoreConformance:
         assert lease.attempt == 1
 
     async def test_delayed_job_runs_when_due(self, harness: StoreHarness, store: Store) -> None:
+        """Delayed job runs when due."""
         (i,) = await put(store, new(delay_s=0.3))
         assert (await must_get(store, i)).state == "scheduled"
         assert await take(store) == []
@@ -252,12 +269,14 @@ class StoreConformance:
         assert [x.id for x in await take(store)] == [i]
 
     async def test_run_at_in_the_past_is_now(self, store: Store) -> None:
+        """Run at in the past is now."""
         (i,) = await put(store, new(run_at=1.0))
         assert [x.id for x in await take(store)] == [i]
 
     # Settle -------------------------------------------------------------------------------------------------------
 
     async def test_complete_stores_the_result_and_repeats_are_ok(self, store: Store) -> None:
+        """Complete stores the result and repeats are ok."""
         (i,) = await put(store, new())
         (lease,) = await take(store)
         done = Completed(i, lease.fence, raw({"x": [1]}))
@@ -265,12 +284,14 @@ class StoreConformance:
         job = await must_get(store, i)
         assert (job.state, job.lease_until, job.final) == ("completed", None, True)
         assert job.finished_at is not None
-        assert isinstance(job.result, msgspec.Raw) and msgspec.json.decode(job.result) == {"x": [1]}
+        assert isinstance(job.result, msgspec.Raw)
+        assert msgspec.json.decode(job.result) == {"x": [1]}
         assert await store.settle([done]) == [OK]
         assert await store.settle([Completed(i, lease.fence + 1), Failed(i, lease.fence, "no")]) == [LOST, LOST]
         assert (await must_get(store, i)).state == "completed"
 
     async def test_stale_and_unknown_fences_are_lost(self, store: Store) -> None:
+        """Stale and unknown fences are lost."""
         (i,) = await put(store, new())
         (first,) = await take(store)
         assert await store.settle([Failed(i, 1, "boom")]) == [OK]
@@ -290,6 +311,7 @@ class StoreConformance:
         assert await store.settle([Completed(i, 2)]) == [OK]
 
     async def test_failure_retries_with_backoff_then_discards(self, harness: StoreHarness, store: Store) -> None:
+        """Failure retries with backoff then discards."""
         (i,) = await put(store, new(max_attempts=2, backoff={"base_s": 0.3, "jitter": 0.0}))
         (lease,) = await take(store)
         await store.settle([Failed(i, lease.fence, "first")])
@@ -303,13 +325,17 @@ class StoreConformance:
         assert (job.state, job.error, job.attempt) == ("discarded", "second", 2)
 
     async def test_failure_without_retry_discards(self, store: Store) -> None:
+        """Failure without retry discards."""
         (i,) = await put(store, new())
         (lease,) = await take(store)
         await store.settle([Failed(i, lease.fence, "x" * 10_000, retry=False)])
         job = await must_get(store, i)
-        assert job.state == "discarded" and job.error is not None and len(job.error) == 8_192
+        assert job.state == "discarded"
+        assert job.error is not None
+        assert len(job.error) == 8_192
 
     async def test_failure_may_name_its_own_delay(self, harness: StoreHarness, store: Store) -> None:
+        """Failure may name its own delay."""
         (i,) = await put(store, new())
         (lease,) = await take(store)
         await store.settle([Failed(i, lease.fence, "later", retry_in_s=0.3)])
@@ -318,6 +344,7 @@ class StoreConformance:
         assert len(await take(store)) == 1
 
     async def test_release_and_snooze_give_the_attempt_back(self, harness: StoreHarness, store: Store) -> None:
+        """Release and snooze give the attempt back."""
         (i,) = await put(store, new(max_attempts=1))
         await take(store)
         assert await store.settle([Released(i, 1)]) == [OK]
@@ -332,15 +359,18 @@ class StoreConformance:
         assert (lease.fence, lease.attempt) == (3, 1)
 
     async def test_oversize_result_is_a_failure(self, store: Store) -> None:
+        """Oversize result is a failure."""
         (i,) = await put(store, new(max_attempts=1))
         await take(store)
         assert await store.settle([Completed(i, 1, raw("x" * 3_000))]) == [OK]
         job = await must_get(store, i)
-        assert job.state == "discarded" and "2000" in (job.error or "").replace(",", "")
+        assert job.state == "discarded"
+        assert "2000" in (job.error or "").replace(",", "")
 
     # Leases -------------------------------------------------------------------------------------------------------
 
     async def test_expired_lease_consumes_an_attempt(self, harness: StoreHarness, store: Store) -> None:
+        """Expired lease consumes an attempt."""
         (i,) = await put(store, new(max_attempts=2))
         (first,) = await take(store, lease_s=0.3)
         await harness.advance(store, 0.4)
@@ -349,9 +379,11 @@ class StoreConformance:
         assert await store.settle([Completed(i, first.fence)]) == [LOST]
         await harness.advance(store, 0.4)
         job = await store.wait(i, 5.0)
-        assert job.state == "discarded" and "lease" in (job.error or "")
+        assert job.state == "discarded"
+        assert "lease" in (job.error or "")
 
     async def test_renewed_lease_lives_on(self, harness: StoreHarness, store: Store) -> None:
+        """Renewed lease lives on."""
         (i,) = await put(store, new())
         await take(store, lease_s=0.4)
         for _ in range(3):
@@ -360,6 +392,7 @@ class StoreConformance:
         assert await store.settle([Completed(i, 1)]) == [OK]
 
     async def test_restart_keeps_jobs_and_leases(self, harness: StoreHarness) -> None:
+        """Restart keeps jobs and leases."""
         async with harness.make() as store:
             if not store.features.survives_restart:
                 pytest.skip("the store does not survive a restart, and says so")
@@ -377,6 +410,7 @@ class StoreConformance:
     # Cancel, retry, replay ----------------------------------------------------------------------------------------
 
     async def test_cancel_waiting_job(self, store: Store) -> None:
+        """Cancel waiting job."""
         i, later = await put(store, new(unique_key="u"), new(delay_s=60.0))
         assert (await store.cancel(i)).state == "cancelled"
         assert (await store.cancel(later)).state == "cancelled"
@@ -388,6 +422,7 @@ class StoreConformance:
 
     @pytest.mark.parametrize("end", ["stopped", "failed", "released", "snoozed", "completed"])
     async def test_cancel_running_job(self, store: Store, end: str) -> None:
+        """Cancel running job."""
         (i,) = await put(store, new())
         await take(store)
         job = await store.cancel(i)
@@ -405,6 +440,7 @@ class StoreConformance:
         assert (await must_get(store, i)).state == ("completed" if end == "completed" else "cancelled")
 
     async def test_retry_by_hand(self, store: Store) -> None:
+        """Retry by hand."""
         (i,) = await put(store, new(max_attempts=1))
         await take(store)
         with pytest.raises(JobConflict):
@@ -421,6 +457,7 @@ class StoreConformance:
             await store.retry(i + 1_000_000)
 
     async def test_replay_the_dead(self, store: Store) -> None:
+        """Replay the dead."""
         ids = await put(store, new("a"), new("a"), new("b"), new("a", queue="other"))
         await store.settle([Failed(x.id, x.fence, "x", retry=False) for x in await take(store, "default", "other")])
         assert await store.replay(queue="default", kind="b") == 1
@@ -432,6 +469,7 @@ class StoreConformance:
     # Progress, once, results --------------------------------------------------------------------------------------
 
     async def test_progress(self, store: Store) -> None:
+        """Progress."""
         (i,) = await put(store, new())
         await take(store)
         assert await store.progress(i, 1, 0.25, "a quarter") is OK
@@ -441,6 +479,7 @@ class StoreConformance:
             await store.progress(i, 1, 1.5)
 
     async def test_once_commits_with_the_completion(self, store: Store) -> None:
+        """Once commits with the completion."""
         a, b = await put(store, new(), new())
         await take(store)
         assert await store.once(a, 1, "charge") is OnceVerdict.FIRST
@@ -454,6 +493,7 @@ class StoreConformance:
         assert await store.once(a, 2, "charge") is OnceVerdict.DONE
 
     async def test_wait_for_a_result(self, store: Store) -> None:
+        """Wait for a result."""
         (i,) = await put(store, new())
         assert (await store.wait(i, 0.0)).state == "available"
         async with asyncio.timeout(5):
@@ -466,6 +506,7 @@ class StoreConformance:
             await store.wait(i + 1_000_000, 0.0)
 
     async def test_results_and_jobs_go_when_their_time_is_over(self, harness: StoreHarness, store: Store) -> None:
+        """Results and jobs go when their time is over."""
         i, j = await put(store, new(result_ttl_s=0.2, keep_s=0.6), new(keep_s=0.0))
         await take(store)
         await store.settle([Completed(i, 1, raw(1)), Completed(j, 1, raw(1))])
@@ -478,6 +519,7 @@ class StoreConformance:
     # Queues -------------------------------------------------------------------------------------------------------
 
     async def test_pause_and_resume(self, store: Store) -> None:
+        """Pause and resume."""
         with pytest.raises(QueueNotFound):
             await store.pause("default")
         (i,) = await put(store, new())
@@ -490,6 +532,7 @@ class StoreConformance:
             assert [x.id for x in await waiting] == [i]
 
     async def test_queues_count_by_state(self, harness: StoreHarness, store: Store) -> None:
+        """Queues count by state."""
         await put(store, new(), new(), new(delay_s=60.0), new(queue="b"))
         await take(store, limit=1)
         a, b = await store.queues()
@@ -498,6 +541,7 @@ class StoreConformance:
         assert {k: v for k, v in a.counts.items() if v} == {"available": 1}
 
     async def test_rate_limit_is_global(self, harness: StoreHarness, store: Store) -> None:
+        """Rate limit is global."""
         await store.configure("default", QueueConfig(rate=5.0, burst=2))
         await put(store, *[new() for _ in range(6)])
         got = [len(await take(store)), len(await take(store))]
@@ -506,6 +550,8 @@ class StoreConformance:
         assert len(await take(store)) == 2
 
     async def test_concurrency_limit_per_key(self, store: Store) -> None:
+        """Concurrency limit per key."""
+
         def keyed(key: str) -> NewJob:
             return new(concurrency_key=key, concurrency_limit=2)
 
@@ -518,6 +564,7 @@ class StoreConformance:
         assert [x.id for x in await take(store)] == [c]
 
     async def test_concurrency_slot_is_freed_by_every_ending(self, harness: StoreHarness, store: Store) -> None:
+        """Concurrency slot is freed by every ending."""
         ids = await put(store, *[new(concurrency_key="x", max_attempts=1) for _ in range(6)])
         for n, outcome in enumerate(("failed", "snoozed", "stopped", "expired", "cancelled")):
             if outcome == "cancelled":
@@ -538,6 +585,7 @@ class StoreConformance:
         assert lease.id == ids[5]
 
     async def test_find_filters_and_pages(self, store: Store) -> None:
+        """Find filters and pages."""
         ids = await put(store, *[new("a") for _ in range(3)], new("b"), new("a", queue="b"))
         assert [j.id for j in await store.find(JobFilter(queue="default", kind="a"))] == ids[2::-1]
         page = await store.find(JobFilter(queue="default", limit=2))
@@ -550,23 +598,27 @@ class StoreConformance:
     # Batches and chains -------------------------------------------------------------------------------------------
 
     async def test_batch_calls_back_once_after_the_last_job(self, store: Store) -> None:
+        """Batch calls back once after the last job."""
         answer: Enqueued = await store.enqueue([new(), new(max_attempts=1)], NewBatch(callback=new("done")))
         assert answer.batch is not None
         a, b = await take(store)
         await store.settle([Completed(a.id, 1)])
         assert await take(store) == []
         batch = await store.batch(answer.batch)
-        assert batch is not None and (batch.total, batch.pending, batch.failed) == (2, 1, 0)
+        assert batch is not None
+        assert (batch.total, batch.pending, batch.failed) == (2, 1, 0)
         await store.settle([Completed(a.id, 1), Failed(b.id, 1, "x")])
         (callback,) = await take(store)
         assert callback.kind == "done"
         assert isinstance(callback.previous, msgspec.Raw)
         assert msgspec.json.decode(callback.previous) == {"batch": answer.batch, "total": 2, "failed": 1}
         batch = await store.batch(answer.batch)
-        assert batch is not None and (batch.pending, batch.failed, batch.callback) == (0, 1, callback.id)
+        assert batch is not None
+        assert (batch.pending, batch.failed, batch.callback) == (0, 1, callback.id)
         assert await store.batch(answer.batch + 1_000_000) is None
 
     async def test_chain_hands_the_result_on(self, store: Store) -> None:
+        """Chain hands the result on."""
         (i,) = await put(store, new("one", then=[{"kind": "two", "args": 2}, {"kind": "three"}]))
         (one,) = await take(store)
         assert one.previous is msgspec.UNSET
@@ -579,6 +631,7 @@ class StoreConformance:
         assert (three.kind, three.previous) == ("three", raw("r2"))
 
     async def test_a_failed_link_ends_the_chain(self, store: Store) -> None:
+        """A failed link ends the chain."""
         (i,) = await put(store, new(max_attempts=1, then=[{"kind": "two"}]))
         await take(store)
         await store.settle([Failed(i, 1, "x")])
@@ -587,6 +640,7 @@ class StoreConformance:
     # Schedules ----------------------------------------------------------------------------------------------------
 
     async def test_schedules(self, store: Store) -> None:
+        """Schedules."""
         nightly = Schedule(name="nightly", job=new("report"), cron="0 3 * * *", tz="Europe/Berlin")
         await store.put_schedule(nightly)
         await store.put_schedule(Schedule(name="beat", job=new("beat"), every_s=5.0))
@@ -602,6 +656,7 @@ class StoreConformance:
             await store.remove_schedule("nightly")
 
     async def test_bad_schedules_are_refused(self, store: Store) -> None:
+        """Bad schedules are refused."""
         job = new()
         bad: Sequence[tuple[Schedule, str]] = [
             (Schedule(name="x", job=job, cron="* * *"), "cron"),
@@ -619,6 +674,7 @@ class StoreConformance:
         assert await store.schedules() == []
 
     async def test_closed_store_says_so(self, harness: StoreHarness) -> None:
+        """Closed store says so."""
         from fairway.jobs.errors import StoreUnavailable
 
         store = harness.make()

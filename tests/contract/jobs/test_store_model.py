@@ -54,6 +54,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.folder = Path(tempfile.mkdtemp(prefix="fairway-model-"))
         self.clock = FakeClock()
         self.known: dict[int, Known] = {}
+        self.keys: dict[str, int] = {}
         self.store = self.make(StoreOptions(clock=self.clock, restart_grace_s=GRACE_S))
         self.run(self.store.open())
 
@@ -80,9 +81,8 @@ class StoreMachine(RuleBasedStateMachine):
             kind="k", priority=priority, delay_s=delay_s, max_attempts=max_attempts, unique_key=unique,
             backoff=Backoff(base_s=0.0),
         )  # fmt: skip
-        holder = next(
-            (i for i, k in self.known.items() if unique and k.job.unique_key == unique and not self.over(k)), 0
-        )
+        held = self.keys.get(unique or "")
+        holder = held if held is not None and not self.over(self.known[held]) else 0
         answer = self.run(self.store.enqueue([job] * count))
         if unique:
             assert len(set(answer.ids)) == 1
@@ -90,6 +90,8 @@ class StoreMachine(RuleBasedStateMachine):
             assert not holder or answer.ids[0] == holder
         for i in answer.ids:
             self.known.setdefault(i, Known(job, self.clock.time()))
+            if unique:
+                self.keys[unique] = i
 
     @rule(limit=st.integers(1, 4))
     def claim(self, limit: int) -> None:
@@ -129,7 +131,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.settled(k, how, i)
 
     def settled(self, k: Known, how: str, i: int) -> None:
-        if how in {"release", "snooze"}:
+        if how in {"release", "snooze"} and not k.cancel:
             k.attempt -= 1
         if how == "complete":
             k.state, k.result = "completed", [i, k.fence]
@@ -156,12 +158,19 @@ class StoreMachine(RuleBasedStateMachine):
     def replay(self) -> None:
         dead = [k for k in self.known.values() if k.state == "discarded"]
         assert self.run(self.store.replay()) == len(dead)
-        for k in dead:
-            k.state, k.attempt, k.cancel = "available", 0, False
+        for i, k in sorted(self.known.items()):
+            if k in dead:
+                k.state, k.attempt, k.cancel = "available", 0, False
+                key = k.job.unique_key
+                if key and (self.keys.get(key, i) == i or self.over(self.known[self.keys[key]])):
+                    self.keys[key] = i
 
     @rule(seconds=st.sampled_from([1.0, 12.0, 40.0, 120.0]))
     def advance(self, seconds: float) -> None:
         self.run(self.clock.advance(seconds))
+        self.time_has_passed()
+
+    def time_has_passed(self) -> None:
         self.run(self.store.maintain())
         for k in self.known.values():
             if k.state == "scheduled" and k.run_at <= self.clock.time():
@@ -187,6 +196,7 @@ class StoreMachine(RuleBasedStateMachine):
     def set_the_wall_clock(self, seconds: float) -> None:
         """Leases do not care; what is due later waits for the wall clock."""
         self.clock.jump(seconds)
+        self.time_has_passed()
 
     @rule()
     def restart(self) -> None:

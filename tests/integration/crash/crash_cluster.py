@@ -85,6 +85,13 @@ class Cluster:
                     return store
 
 
+async def pace(seconds: float) -> None:
+    """Let a producer make so many jobs a second and no more."""
+    passed = asyncio.Event()
+    asyncio.get_running_loop().call_later(seconds, passed.set)
+    await passed.wait()
+
+
 async def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
     """Poll something outside this process."""
     async with asyncio.timeout(seconds):

@@ -6,8 +6,9 @@ import sys
 
 from fairway.api.app import Services, create_app
 from fairway.api.server import serve
+from fairway.jobs.opening import open_store
 from fairway.jobs.service import JobService
-from fairway.jobs.store import StoreOptions, open_store
+from fairway.jobs.store import StoreOptions
 
 
 async def main(url: str, port: int) -> None:

@@ -10,7 +10,7 @@ import signal
 from collections import Counter
 
 import pytest
-from crash_cluster import Cluster, all_final, until
+from crash_cluster import Cluster, all_final, pace, until
 
 from fairway.jobs.client import HttpStore
 from fairway.jobs.errors import StoreUnavailable
@@ -28,10 +28,10 @@ async def _produce(store: HttpStore, acked: set[int], seed: int) -> None:
         try:
             answer = await store.enqueue([job] * rand.choice([1, 1, 5]))
         except StoreUnavailable:
-            await asyncio.sleep(0.02)
+            await pace(0.02)
         else:
             acked.update(answer.ids)
-            await asyncio.sleep(0.002)
+            await pace(0.002)
 
 
 @pytest.mark.timeout(120 + 5 * CYCLES)
@@ -50,7 +50,7 @@ async def test_sigkill_of_server_and_workers(cluster: Cluster, capsys: pytest.Ca
         await until(lambda seen=seen: len(acked) > seen + 5)
         if rand.random() < 0.7:
             await until(lambda before=before: len(cluster.executions()) > before)
-        await asyncio.sleep(rand.uniform(0.0, 0.15))
+        await pace(rand.uniform(0.0, 0.15))
         victims = rand.choice([["server"], ["w1"], ["w2"], ["w1", "w2"], ["server", "w1"]])
         for name in victims:
             cluster.kill(name)

@@ -13,7 +13,7 @@ from fairway.api.app import Services, create_app
 from fairway.api.server import serve
 from fairway.events import EventBus
 from fairway.jobs.service import JobService
-from fairway.jobs.store import open_store
+from fairway.jobs.opening import open_store
 
 pytestmark = pytest.mark.integration
 

@@ -74,7 +74,8 @@ class SqliteStore(Store):
             raise JobError(f"expected sqlite:///path/to/file.db, got {url!r}", code="jobs.store_url")
         return cls(Path(name), options)
 
-    async def open(self) -> None:  # noqa: D102 - the interface says it
+    async def open(self) -> None:
+        """See `Store.open`."""
         if self._writer is not None:
             return
         loop = asyncio.get_running_loop()
@@ -88,7 +89,8 @@ class SqliteStore(Store):
         self._read_thread = ThreadPoolExecutor(1, thread_name_prefix="fairway-sqlite-reader")
         self._writer = writer
 
-    async def close(self) -> None:  # noqa: D102
+    async def close(self) -> None:
+        """See `Store.close`."""
         writer, self._writer = self._writer, None
         if writer is None:
             return
@@ -131,7 +133,8 @@ class SqliteStore(Store):
 
     # Producers ----------------------------------------------------------------------------------------------------
 
-    async def enqueue(self, jobs: Sequence[NewJob], batch: NewBatch | None = None) -> Enqueued:  # noqa: D102
+    async def enqueue(self, jobs: Sequence[NewJob], batch: NewBatch | None = None) -> Enqueued:
+        """See `Store.enqueue`."""
         machine.check_jobs(jobs, batch, self.options.max_payload)
         operation = Operation(lambda engine: engine.enqueue(jobs, batch), asyncio.get_running_loop())
         self._open_writer().submit(operation)
@@ -139,24 +142,28 @@ class SqliteStore(Store):
         answer: Enqueued = await operation.future
         return answer
 
-    async def cancel(self, job_id: int) -> Job:  # noqa: D102
+    async def cancel(self, job_id: int) -> Job:
+        """See `Store.cancel`."""
         return await self._write(lambda engine: engine.cancel(job_id))
 
-    async def retry(self, job_id: int) -> Job:  # noqa: D102
+    async def retry(self, job_id: int) -> Job:
+        """See `Store.retry`."""
         return await self._write(lambda engine: engine.retry(job_id))
 
-    async def replay(self, queue: str | None = None, kind: str | None = None, limit: int = 1000) -> int:  # noqa: D102
+    async def replay(self, queue: str | None = None, kind: str | None = None, limit: int = 1000) -> int:
+        """See `Store.replay`."""
         return await self._write(lambda engine: engine.replay(queue, kind, limit))
 
     # Workers ------------------------------------------------------------------------------------------------------
 
-    async def claim(  # noqa: D102
+    async def claim(
         self, queues: Sequence[str], limit: int, lease_s: float, worker: str, wait_s: float = 0.0
     ) -> list[Lease]:
+        """See `Store.claim`."""
         machine.check_claim(queues, limit, lease_s, wait_s)
         writer = self._open_writer()
         deadline = self.options.clock.monotonic() + wait_s
-        claim = Claim(queues, limit, lease_s, worker, deadline, asyncio.get_running_loop())
+        claim = Claim(queues, limit, lease_s, worker, deadline=deadline, loop=asyncio.get_running_loop())
         writer.submit(claim)
         assert claim.future is not None
         try:
@@ -166,7 +173,8 @@ class SqliteStore(Store):
             raise
         return leases
 
-    def renew(self, leases: Sequence[tuple[int, int]], lease_s: float) -> list[Verdict]:  # noqa: D102
+    def renew(self, leases: Sequence[tuple[int, int]], lease_s: float) -> list[Verdict]:
+        """See `Store.renew`."""
         engine = self._open_writer().engine
         assert engine is not None
         until = self.options.clock.monotonic() + lease_s
@@ -180,11 +188,13 @@ class SqliteStore(Store):
                 verdicts.append(Verdict.CANCEL if run.cancel else Verdict.OK)
         return verdicts
 
-    async def settle(self, outcomes: Sequence[Outcome]) -> list[Verdict]:  # noqa: D102
+    async def settle(self, outcomes: Sequence[Outcome]) -> list[Verdict]:
+        """See `Store.settle`."""
         machine.check_outcomes(outcomes)
         return await self._write(lambda engine: engine.settle(outcomes))
 
-    async def progress(self, job_id: int, fence: int, value: float, note: str | None = None) -> Verdict:  # noqa: D102
+    async def progress(self, job_id: int, fence: int, value: float, note: str | None = None) -> Verdict:
+        """See `Store.progress`."""
         machine.check_progress(value)
         engine = self._open_writer().engine
         assert engine is not None
@@ -194,7 +204,8 @@ class SqliteStore(Store):
         run.progress, run.note = value, note  # in memory only: it is gone with the process, as the contract allows
         return Verdict.CANCEL if run.cancel else Verdict.OK
 
-    async def once(self, job_id: int, fence: int, key: str) -> OnceVerdict:  # noqa: D102
+    async def once(self, job_id: int, fence: int, key: str) -> OnceVerdict:
+        """See `Store.once`."""
         machine.check_key(key)
         return await self._write(lambda engine: engine.once(job_id, fence, key))
 
@@ -205,11 +216,13 @@ class SqliteStore(Store):
         assert engine is not None
         return engine.overlay(rows.view(row, self.options.clock.time()))
 
-    async def get(self, job_id: int) -> Job | None:  # noqa: D102
+    async def get(self, job_id: int) -> Job | None:
+        """See `Store.get`."""
         found = await self._read(rows.VIEW + "WHERE jobs.id = ?", (job_id,))
         return self._view(found[0]) if found else None
 
-    async def wait(self, job_id: int, timeout_s: float) -> Job:  # noqa: D102
+    async def wait(self, job_id: int, timeout_s: float) -> Job:
+        """See `Store.wait`."""
         writer = self._open_writer()
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         # Known to the writer before the state is read: an ending between the two is not missed.
@@ -232,7 +245,8 @@ class SqliteStore(Store):
             raise JobNotFound(f"no job has id {job_id}")
         return job
 
-    async def find(self, where: JobFilter) -> list[Job]:  # noqa: D102
+    async def find(self, where: JobFilter) -> list[Job]:
+        """See `Store.find`."""
         machine.check_filter(where)
         conditions: list[str] = []
         values: list[Any] = []
@@ -253,37 +267,45 @@ class SqliteStore(Store):
         found = await self._read(f"{rows.VIEW} {filters} ORDER BY jobs.id DESC LIMIT ?", (*values, where.limit))
         return [self._view(row) for row in found]
 
-    async def batch(self, batch_id: int) -> Batch | None:  # noqa: D102
+    async def batch(self, batch_id: int) -> Batch | None:
+        """See `Store.batch`."""
         found = await self._read("SELECT id, total, pending, failed, called FROM batches WHERE id = ?", (batch_id,))
         if not found:
             return None
         number, total, pending, failed, called = found[0]
         return Batch(id=number, total=total, pending=pending, failed=failed, callback=called)
 
-    async def queues(self) -> list[QueueStatus]:  # noqa: D102
+    async def queues(self) -> list[QueueStatus]:
+        """See `Store.queues`."""
         return await self._write(_queue_statuses)
 
     # Operators and schedules --------------------------------------------------------------------------------------
 
-    async def configure(self, queue: str, config: QueueConfig) -> None:  # noqa: D102
+    async def configure(self, queue: str, config: QueueConfig) -> None:
+        """See `Store.configure`."""
         machine.check_queue(queue)
         machine.check_config(config)
         await self._write(lambda engine: engine.configure(queue, config))
 
-    async def pause(self, queue: str, paused: bool = True) -> None:  # noqa: D102
+    async def pause(self, queue: str, paused: bool = True) -> None:
+        """See `Store.pause`."""
         await self._write(lambda engine: engine.pause(queue, paused))
 
-    async def maintain(self) -> None:  # noqa: D102
+    async def maintain(self) -> None:
+        """See `Store.maintain`."""
         await self._write(lambda engine: engine.maintain())
 
-    async def put_schedule(self, schedule: Schedule) -> None:  # noqa: D102
+    async def put_schedule(self, schedule: Schedule) -> None:
+        """See `Store.put_schedule`."""
         machine.check_schedule(schedule, self.options.max_payload)
         await self._write(lambda engine: engine.put_schedule(schedule))
 
-    async def remove_schedule(self, name: str) -> None:  # noqa: D102
+    async def remove_schedule(self, name: str) -> None:
+        """See `Store.remove_schedule`."""
         await self._write(lambda engine: engine.remove_schedule(name))
 
-    async def schedules(self) -> list[ScheduleStatus]:  # noqa: D102
+    async def schedules(self) -> list[ScheduleStatus]:
+        """See `Store.schedules`."""
         found = await self._read("SELECT schedule, created_at, last_tick FROM schedules ORDER BY name")
         return [
             ScheduleStatus(
@@ -292,7 +314,8 @@ class SqliteStore(Store):
             for schedule, created_at, last_tick in found
         ]
 
-    async def ticked(self, name: str, tick: float) -> None:  # noqa: D102
+    async def ticked(self, name: str, tick: float) -> None:
+        """See `Store.ticked`."""
         await self._write(lambda engine: engine.ticked(name, tick))
 
     def statistics(self) -> dict[str, int]:

@@ -52,7 +52,7 @@ class Claim(Operation):
     __slots__ = ("abandoned", "deadline", "lease_s", "limit", "queues", "worker")
 
     def __init__(
-        self, queues: Sequence[str], limit: int, lease_s: float, worker: str, deadline: float,
+        self, queues: Sequence[str], limit: int, lease_s: float, worker: str, *, deadline: float,
         loop: asyncio.AbstractEventLoop,
     ) -> None:  # fmt: skip
         super().__init__(self._claim, loop)
@@ -287,9 +287,9 @@ class Writer:
     def abandon(self, claim: Claim) -> None:
         """Forget a claim whose caller was cancelled; what it may have leased meanwhile is handed back."""
         claim.abandoned = True
-        if claim.future is not None and claim.future.done() and not claim.future.cancelled():
-            if claim.future.exception() is None:
-                self._hand_back([claim])
+        future = claim.future
+        if future is not None and future.done() and not future.cancelled() and future.exception() is None:
+            self._hand_back([claim])
 
     def _park_none(self) -> None:
         for claim in self._parked:

@@ -1,0 +1,85 @@
+"""A store that cannot write: enqueues fail loudly, nothing acknowledged is lost, workers recover by themselves."""
+
+import asyncio
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from fairway.jobs import Queue, Tasks, WorkerConfig
+from fairway.jobs.errors import StoreUnavailable
+from fairway.jobs.job import JobFilter, NewJob, raw
+from fairway.jobs.store import StoreOptions
+from fairway.jobs.stores.sqlite import SqliteStore
+from fairway.testing import FakeClock
+
+pytestmark = pytest.mark.integration
+
+
+@contextmanager
+def full_disk(folder: Path) -> Iterator[None]:
+    """No file of this process grows beyond what the largest one in `folder` has now: a write fails as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    largest = max(path.stat().st_size for path in folder.iterdir())
+    resource.setrlimit(resource.RLIMIT_FSIZE, (largest, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+async def test_a_full_disk_is_told_and_survived(tmp_path: Path) -> None:
+    tasks = Tasks()
+
+    @tasks.task
+    async def echo(text: str) -> int:
+        return len(text)
+
+    async with Queue(SqliteStore(tmp_path / "jobs.db")) as queue:
+        acked = [(await queue.enqueue(echo, "x" * 2_000)).id for _ in range(50)]
+        with full_disk(tmp_path):
+            with pytest.raises(StoreUnavailable, match="cannot write"):
+                for _ in range(2_000):
+                    acked.append((await queue.enqueue(echo, "x" * 20_000)).id)
+            async with queue.worker(tasks, WorkerConfig(concurrency=4)) as worker:
+                with pytest.raises(StoreUnavailable):
+                    await queue.enqueue(echo, "x" * 20_000)
+                resource.setrlimit(resource.RLIMIT_FSIZE, (-1, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+                last = await queue.enqueue(echo, "after")
+                assert await last.result(20.0) == 5
+                async with asyncio.timeout(20):
+                    for job_id in acked:
+                        assert (await queue.store.wait(job_id, 20.0)).state == "completed"
+                assert worker.statistics().lost == 0
+        jobs = [job.id for job in await queue.store.find(JobFilter(limit=1000))]
+        assert sorted(acked + [last.id])[-1000:] == sorted(jobs), "what was refused was not stored"
+
+
+async def test_clock_jumps_expire_nothing_and_delay_nothing_relative(tmp_path: Path, fake_clock: FakeClock) -> None:
+    async with SqliteStore(tmp_path / "jobs.db", StoreOptions(clock=fake_clock)) as store:
+        running, later = (await store.enqueue([NewJob(kind="k"), NewJob(kind="k", delay_s=3600.0)])).ids
+        await store.claim(["default"], 1, 30.0, "w")
+        fake_clock.jump(7_200.0)
+        await store.maintain()
+        job = await store.get(running)
+        assert job is not None
+        assert job.state == "running", "a lease follows the monotonic clock"
+        due = await store.get(later)
+        assert due is not None
+        assert due.state == "available", "a due time follows the wall clock"
+        fake_clock.jump(-7_200.0)
+        await fake_clock.advance(31.0)
+        await store.maintain()
+        job = await store.get(running)
+        assert job is not None
+        assert (job.state, job.attempt) == ("available", 1), "the lease ran out by the monotonic clock"
+
+
+async def test_a_second_process_is_kept_out(tmp_path: Path) -> None:
+    async with SqliteStore(tmp_path / "jobs.db") as store:
+        await store.enqueue([NewJob(kind="k", args=raw(1))])
+        with pytest.raises(StoreUnavailable, match="another process"):
+            await SqliteStore(tmp_path / "jobs.db").open()
+    assert (tmp_path / "jobs.db").stat().st_mode & 0o777 == 0o600
