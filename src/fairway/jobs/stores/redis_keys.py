@@ -131,9 +131,14 @@ def _extras(job: NewJob) -> dict[str, object]:
     if job.keep_s is not None:
         fields["ks"] = job.keep_s
     if job.then:
-        # As (extras, body) pairs of text, which the completing script hands to the same insertion.
-        fields["th"] = [[extras(link), body(link)] for link in job.then]
+        # Pairs that the completing script hands to the same insertion.
+        fields["th"] = [[_text(extras(link)), _text(body(link))] for link in job.then]
     return fields
+
+
+def _text(data: bytes) -> Raw:
+    """Return `data` as MessagePack's text, which need not be UTF-8 here: Redis's decoder knows no binary."""
+    return Raw(b"\xdb" + len(data).to_bytes(4, "big") + data)
 
 
 def lease(row: list[bytes | int], queue: str, number: int) -> Lease:

@@ -182,6 +182,11 @@ class _Wire(asyncio.Protocol):
         self._out.append(hiredis.pack_command(tuple(command)))
         return future
 
+    async def finish(self, seconds: float) -> None:
+        """Wait for the answers that are owed now."""
+        if self._waiting:
+            await asyncio.wait(list(self._waiting), timeout=seconds)
+
     def _flush(self) -> None:
         out, self._out = self._out, []
         if self._transport is not None and not self.lost:
@@ -265,13 +270,20 @@ class Link:
     async def close(self) -> None:
         """Drop the connection; calls under way fail. Idempotent."""
         self._closed = True
+        wires = [] if self._wire is None else [self._wire]
         if self._connecting is not None:
+            self._connecting.cancel()
             (wire,) = await asyncio.gather(self._connecting, return_exceptions=True)
             if isinstance(wire, _Wire):
-                self._wire = wire
+                wires.append(wire)
+        for wire in wires:
+            wire.abort("the redis store was closed")
+            await wire.gone
+
+    async def finish(self, seconds: float) -> None:
+        """Wait until everything under way was answered, for `seconds` at most."""
         if self._wire is not None:
-            self._wire.abort("the redis store was closed")
-            await self._wire.gone
+            await self._wire.finish(seconds)
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else "idle" if self._wire is None else "lost" if self._wire.lost else "up"

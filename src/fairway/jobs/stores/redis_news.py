@@ -1,0 +1,190 @@
+"""Who waits for what on Redis: claims for work in their queues, readers for the end of a job.
+
+One connection reads the queues' `wake` streams (``XREAD BLOCK`` of two seconds, never for ever) on behalf of all of
+them. Nothing can be missed between asking and waiting: whoever asked in vain was told the newest entry of the stream at
+that moment, and does not wait if the listener has read on since.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+from collections.abc import Sequence
+
+from fairway.jobs.errors import StoreUnavailable
+from fairway.jobs.stores.redis_keys import Keys
+from fairway.jobs.stores.redis_link import Address, Link
+from fairway.telemetry import log
+
+BLOCK_MS = 2000
+_PAUSE_S = 0.5  # between two tries while Redis is away
+Mark = tuple[int, int]
+
+
+class Woken(enum.Enum):
+    """Why a wait ended."""
+
+    NEWS = "news"
+    SILENT = "silent"  # the waiter's worker lost its leases
+    CLOSED = "closed"
+
+
+class _Waiter:
+    __slots__ = ("future", "job", "queues", "worker")
+
+    def __init__(self, queues: Sequence[str], worker: str | None, job: tuple[str, bytes] | None) -> None:
+        self.queues = queues
+        self.worker = worker
+        self.job = job
+        self.future: asyncio.Future[Woken | None] = asyncio.get_running_loop().create_future()
+
+
+def parse_mark(mark: bytes) -> Mark:
+    """Return a stream id as something that can be compared."""
+    ms, _, n = mark.partition(b"-")
+    return int(ms), int(n)
+
+
+class News:
+    """The waiters and their listener. One event loop.
+
+    Args:
+        address: Where Redis is; the listener has a connection of its own, since it blocks.
+        keys: The store's names.
+    """
+
+    def __init__(self, address: Address, keys: Keys) -> None:
+        self._address = address
+        self._keys = keys
+        self._seen: dict[str, Mark] = {}
+        self._doubted: dict[str, Mark] = {}
+        self._waiters: dict[_Waiter, None] = {}
+        self._task: asyncio.Task[None] | None = None
+        self._ended: set[asyncio.Task[None]] = set()
+        self._more = False  # a queue was added that the read under way does not cover
+        self._closed = False
+
+    async def wait(
+        self,
+        marks: dict[str, Mark],
+        timeout_s: float,
+        *,
+        worker: str | None = None,
+        job: tuple[str, bytes] | None = None,
+    ) -> Woken | None:
+        """Wait for news of the queues in `marks` that are newer than the mark; None after `timeout_s`.
+
+        Args:
+            worker: Whose claim this is: it ends as `SILENT` when that worker's leases run out.
+            job: Queue and seq, to wait for the end of this job alone.
+        """
+        if self._closed:
+            return Woken.CLOSED
+        for queue, mark in marks.items():
+            if self._is_stale(queue, mark):
+                return Woken.NEWS
+        waiter = _Waiter(list(marks), worker, job)
+        self._waiters[waiter] = None
+        self._listen_on()
+        timer = asyncio.get_running_loop().call_later(timeout_s, _settle, waiter, None)
+        try:
+            return await waiter.future
+        finally:
+            timer.cancel()
+            del self._waiters[waiter]
+
+    def _is_stale(self, queue: str, mark: Mark) -> bool:
+        """Whether the listener has read news that came after `mark`; learn the mark of a queue that is new here."""
+        seen = self._seen.get(queue)
+        if seen is None:
+            self._seen[queue] = mark
+            self._more = True
+        elif mark < seen:
+            if self._doubted.get(queue) != mark:
+                self._doubted[queue] = mark
+                return True
+            # Told the same twice: the stream is another one since everything was flushed.
+            self._seen[queue] = mark
+            self._more = True
+        return False
+
+    def _listen_on(self) -> None:
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._listen(), name="redis-news")
+            self._more = False
+        elif self._more:
+            self._more = False
+            self._end_listening()
+            self._task = asyncio.create_task(self._listen(), name="redis-news")
+
+    async def _listen(self) -> None:
+        """Read until cancelled; a connection that blocks is of no use to the next reader and is dropped."""
+        link = Link(self._address, patience=BLOCK_MS / 1000 + 5.0)
+        try:
+            while True:
+                queues = list(self._seen)
+                streams = [self._keys.wake(queue) for queue in queues]
+                marks = ["{}-{}".format(*self._seen[queue]) for queue in queues]
+                try:
+                    news = await link.command("XREAD", "COUNT", 1000, "BLOCK", BLOCK_MS, "STREAMS", *streams, *marks)
+                except StoreUnavailable as error:
+                    log.get("jobs").warning("cannot listen to redis", error=str(error), again_in_s=_PAUSE_S)
+                    await asyncio.sleep(_PAUSE_S)
+                    self._wake_all(Woken.NEWS)
+                    continue
+                named = {self._keys.wake(queue).encode(): queue for queue in queues}
+                for stream, entries in news or ():
+                    self._take(named[stream], entries)
+        finally:
+            await link.close()
+
+    def _take(self, queue: str, entries: list[tuple[bytes, list[bytes]]]) -> None:
+        self._seen[queue] = parse_mark(entries[-1][0])
+        told = [(fields[0], fields[1]) for _, fields in entries]
+        silent = {worker.decode() for field, worker in told if field == b"s"}
+        final = {(queue, seq) for field, seq in told if field == b"f"}
+        work = any(field != b"f" for field, _ in told)
+        for waiter in list(self._waiters):
+            if waiter.job is not None:
+                if waiter.job in final:
+                    _settle(waiter, Woken.NEWS)
+            elif queue in waiter.queues:
+                if waiter.worker in silent:
+                    _settle(waiter, Woken.SILENT)
+                elif work:
+                    _settle(waiter, Woken.NEWS)
+
+    def _wake_all(self, why: Woken) -> None:
+        for waiter in list(self._waiters):
+            _settle(waiter, why)
+
+    def wake_workers(self) -> None:
+        """Have every waiting claim ask again, as `maintain` does when it cannot tell whom it concerns."""
+        for waiter in list(self._waiters):
+            if waiter.job is None:
+                _settle(waiter, Woken.NEWS)
+
+    async def close(self) -> None:
+        """End every wait and the listener. Idempotent."""
+        self._closed = True
+        self._wake_all(Woken.CLOSED)
+        self._end_listening()
+        await asyncio.gather(*self._ended, return_exceptions=True)
+
+    def _end_listening(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            self._ended.add(self._task)
+            self._task.add_done_callback(self._ended.discard)
+            self._task = None
+
+    def __len__(self) -> int:
+        return len(self._waiters)
+
+    def __repr__(self) -> str:
+        return f"<News [{len(self._waiters)} waiting, {len(self._seen)} queues]>"
+
+
+def _settle(waiter: _Waiter, why: Woken | None) -> None:
+    if not waiter.future.done():
+        waiter.future.set_result(why)
