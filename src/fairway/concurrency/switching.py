@@ -23,7 +23,7 @@ from collections.abc import Callable
 from typing import Any
 from weakref import ref
 
-BUDGET = 64
+BUDGET = 128
 DEPTH = 6
 
 if sys.version_info < (3, 14):
