@@ -284,9 +284,11 @@ class Operations:
         return next((r for r in list_releases(self._host.layout.root, app.name) if r.id == release), None)
 
     async def _prune(self, app: HostedApp) -> None:
-        in_use = frozenset({i.row.release for i in app.instances} | {app.row.release or "", app.row.pinned or ""})
-        keep = app.spec.deploy.keep
-        gone = await asyncio.to_thread(prune_releases, self._host.layout.root, app.name, keep=keep, in_use=in_use)
+        # In the app's turn: a build that is under way has a folder that no release names yet.
+        async with app.turn:
+            in_use = frozenset({i.row.release for i in app.instances} | {app.row.release or "", app.row.pinned or ""})
+            keep = app.spec.deploy.keep
+            gone = await asyncio.to_thread(prune_releases, self._host.layout.root, app.name, keep=keep, in_use=in_use)
         if gone:
             log.get("platform").info("old releases removed", app=app.name, releases=gone)
 
