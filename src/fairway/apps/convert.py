@@ -177,7 +177,8 @@ def _scalar(node: Node, read: Callable[[str], Any], path: str, out: Converted) -
     try:
         return read(node.text)
     except ValueError as error:
-        _complain(out, node.mark, path, f"{error}, got {shown(node.text)}", code="registry.invalid_value")
+        got = "" if isinstance(error, values.WithheldError) else f", got {shown(node.text)}"
+        _complain(out, node.mark, path, f"{error}{got}", code="registry.invalid_value")
         return None
 
 
@@ -194,6 +195,10 @@ def _words(node: Node, path: str, out: Converted) -> tuple[str, ...] | None:
 
 def _dict(node: Node, kind: inspect.DictType, path: str, out: Converted) -> dict[str, Any]:
     if not isinstance(node, Mapping):
+        if _unwrapped(kind.value_type)[1].get("form") == "password_hash":  # it may be a password: not repeated
+            _complain(out, node.mark, path, "expected users and the hashes of their passwords, got something else",
+                      code="registry.wrong_type")  # fmt: skip
+            return {}
         _mismatch(node, "names and values", path, out)
         return {}
     form = _unwrapped(kind.key_type)[1]["form"]

@@ -33,6 +33,14 @@ PositiveDuration = Annotated[_DurationText | float, _form("positive_duration", e
 Size = Annotated[_SizeText | int, _form("size", examples=["256M", "1G"])]
 Cores = Annotated[float, Meta(ge=0.01, le=1024)]
 Words = Annotated[str | tuple[str, ...], Meta(extra={"form": "words", "list": True})]
+Wait = Annotated[_DurationText | float, _form("wait", examples=["30s"])]
+Flag = Annotated[bool, _form("boolean")]
+Method = Annotated[str, _form("method", pattern=f"^{values.METHOD}$", examples=["GET"])]
+Token = Annotated[str, _form("token", pattern=f"^{values.FIELD}$")]
+HeaderValue = Annotated[str | float, _form("header_value")]
+Network = Annotated[str, _form("network", examples=["10.0.0.0/8"])]
+User = Annotated[str, _form("user", pattern="^[ -9;-~]{1,100}$")]
+PasswordHash = Annotated[str, _form("password_hash", pattern=f"^{values.SCRYPT}$")]
 # A variable may be written as a number or as true: it is text all the same.
 Value = Annotated[str | float | bool, Meta(extra={"form": "multi_line"})]
 
@@ -105,6 +113,51 @@ class LimitsForm(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     cpus: Annotated[Cores | None, Meta(description="Cores; 0.5 is half of one.")] = None
 
 
+class DoorForm(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """What the door asks of requests for an app, and does with them."""
+
+    body_limit: Annotated[Size | None, Meta(description="Largest request body; 413 beyond it.")] = None
+    header_limit: Annotated[Size | None, Meta(description="Largest request head; 431 beyond it.")] = None
+    body_timeout: Annotated[Wait | None, Meta(description="Time without a byte of a request body; 408.")] = None
+    upstream_timeout: Annotated[
+        Wait | None, Meta(description="Time to connect, to the first byte and between two reads of an answer; 504.")
+    ] = None
+    rate: Annotated[
+        Annotated[float, Meta(ge=0.001, le=1e9)] | None, Meta(description="Requests a second; 429 beyond them.")
+    ] = None
+    burst: Annotated[
+        Annotated[int, Meta(ge=1, le=1_000_000_000)] | None,
+        Meta(description="Requests that may come at once; one second's worth of rate where left out."),
+    ] = None
+    rate_by: Annotated[
+        Literal["client", "route"], Meta(description="Whether rate counts by client address or all together.")
+    ] = "client"
+    max_requests: Annotated[
+        Annotated[int, Meta(ge=1, le=1_000_000)] | None, Meta(description="Requests in flight at once; 503 beyond.")
+    ] = None
+    balance: Annotated[
+        Literal["round_robin", "least_connections", "consistent_hash"],
+        Meta(description="How an instance is chosen; consistent_hash hashes the client's address."),
+    ] = "round_robin"
+    sticky: Annotated[
+        Token | None, Meta(description="Cookie that keeps a client on the release that it met first.")
+    ] = None
+    strip: Annotated[Flag, Meta(description="Remove the face's path before forwarding.")] = False
+    methods: Annotated[tuple[Method, ...], Meta(description="Methods that are served; all where left out.")] = ()
+    headers: Annotated[
+        dict[Token, HeaderValue | None], Meta(description="Headers that a request must carry; no value means any.")
+    ] = {}
+    redirect: Annotated[
+        tuple[Literal["https", "aliases"], ...],
+        Meta(description="https sends plain requests to HTTPS; aliases sends those for an alias to the domain."),
+    ] = ()
+    basic_auth: Annotated[
+        dict[User, PasswordHash], Meta(description="Users and the hashes that `fairway door hash` makes.")
+    ] = {}
+    allow: Annotated[tuple[Network, ...], Meta(description="Networks that may enter; all where left out.")] = ()
+    aliases: Annotated[tuple[Domain, ...], Meta(description="Further domains.")] = ()
+
+
 class EntryForm(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """An app of Fairway's registry: one file an app in compose/app-registry."""
 
@@ -147,4 +200,7 @@ class EntryForm(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     )
     limits: Annotated[LimitsForm, Meta(description="Bounds of one instance.")] = msgspec.field(
         default_factory=LimitsForm
+    )
+    door: Annotated[DoorForm, Meta(description="What the door asks of requests, and does with them.")] = msgspec.field(
+        default_factory=DoorForm
     )

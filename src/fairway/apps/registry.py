@@ -19,7 +19,7 @@ from fairway.apps import document
 from fairway.apps.convert import Complaint, convert
 from fairway.apps.places import PlaceError, Places
 from fairway.apps.problem import Mark, Problem, RegistryError, nearest
-from fairway.apps.spec import AppSpec, CanarySpec, DeploySpec, Endpoint, HealthSpec, LimitSpec
+from fairway.apps.spec import AppSpec, CanarySpec, DeploySpec, DoorSpec, Endpoint, HealthSpec, LimitSpec
 
 MAX_FILES = 1000
 SUFFIXES = (".yaml", ".yml")
@@ -202,6 +202,7 @@ def _resolve(draft: _Draft, fields: dict[str, Any], places: Places) -> AppSpec |
         health=HealthSpec(**fields["health"]),
         deploy=_deploy(fields["deploy"]),
         limits=LimitSpec(**fields["limits"]),
+        door=DoorSpec(**fields["door"]),
         **{name: fields[name] for name in _PLAIN},
     )
 
@@ -237,7 +238,7 @@ def _check_unique_names(drafts: Iterable[_Draft]) -> None:
 
 
 def _check_unique_routes(drafts: Iterable[_Draft]) -> None:
-    routes: dict[tuple[str, str], tuple[_Draft, str]] = {}
+    routes: dict[tuple[object, ...], tuple[_Draft, str]] = {}
     ports: dict[int, tuple[_Draft, str]] = {}
     for draft in drafts:
         if draft.app is None or any(p.code == "registry.duplicate_name" for p in draft.problems):
@@ -246,19 +247,31 @@ def _check_unique_routes(drafts: Iterable[_Draft]) -> None:
         for face, endpoint in (("backend", app.backend), ("frontend", app.frontend), ("grpc", app.grpc)):
             if endpoint is None:
                 continue
-            route = (endpoint.domain or app.domain, endpoint.path.rstrip("/"))
-            taken = routes.setdefault(route, (draft, face))
+            domain, path = endpoint.domain or app.domain, endpoint.path.rstrip("/")
+            taken = routes.setdefault((domain, path, *_conditions(app)), (draft, face))
             # One app may serve gRPC beside HTTP on one domain: NGINX tells them apart.
             if taken != (draft, face) and not (taken[0] is draft and face == "grpc"):
-                _complain_taken(draft, face, "domain", f"{route[0]}{route[1] or '/'}", taken)
+                _complain_taken(draft, f"{face}.domain", f"{domain}{path or '/'}", taken)
             if endpoint.port is not None:
                 held = ports.setdefault(endpoint.port, (draft, face))
                 if held[0] is not draft:
-                    _complain_taken(draft, face, "port", str(endpoint.port), held)
+                    _complain_taken(draft, f"{face}.port", str(endpoint.port), held)
+    for draft in drafts:
+        for at, alias in enumerate(draft.app.door.aliases if draft.app is not None and not draft.problems else ()):
+            assert draft.app is not None
+            field_path, path = f"door.aliases[{at}]", draft.app.backend.path.rstrip("/")
+            taken = routes.setdefault((alias, path, *_conditions(draft.app)), (draft, field_path))
+            if taken != (draft, field_path):
+                _complain_taken(draft, field_path, f"{alias}{path or '/'}", taken, what="domain")
 
 
-def _complain_taken(draft: _Draft, face: str, what: str, value: str, taken: tuple[_Draft, str]) -> None:
-    path = f"{face}.{what}"
+def _conditions(app: AppSpec) -> tuple[object, ...]:
+    """Return what else the door tells apps of one domain and path apart by."""
+    return frozenset(app.door.methods), frozenset((name.lower(), value) for name, value in app.door.headers.items())
+
+
+def _complain_taken(draft: _Draft, path: str, value: str, taken: tuple[_Draft, str], *, what: str = "") -> None:
+    what = what or path.rpartition(".")[2]
     owner = taken[0].file.name if taken[0] is not draft else "this file"
     draft.complain(
         Complaint(draft.mark(path), path, f"expected a {what} of its own, {value} is taken by {taken[1]} in {owner}",

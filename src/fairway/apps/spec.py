@@ -13,6 +13,9 @@ import msgspec
 
 Runtime = Literal["auto", "process", "compose"]
 Strategy = Literal["rolling", "recreate"]
+Balance = Literal["round_robin", "least_connections", "consistent_hash"]
+RateBy = Literal["client", "route"]
+DoorRedirect = Literal["https", "aliases"]
 
 
 class Endpoint(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -93,6 +96,49 @@ class LimitSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     cpus: float | None = None
 
 
+class DoorSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the door does with requests for an app; it holds for each of its faces and domains by itself.
+
+    Attributes:
+        body_limit: Largest request body in bytes, 413 beyond it; None for the door's own bound.
+        header_limit: Largest request head in bytes, 431 beyond it; may only be smaller than the door's own.
+        body_timeout: Seconds without a byte of a request body, 408 beyond it; at most a day.
+        upstream_timeout: Seconds to connect, to the first byte and between two reads, 504 beyond it; at most a day.
+        rate: Requests a second, 429 beyond it; None for any number.
+        burst: Requests that may come at once, >= 1; None for one second's worth.
+        rate_by: Whether `rate` counts by client address or all together.
+        max_requests: Requests in flight at once, 503 beyond it; None for any number.
+        balance: How an instance is chosen; ``consistent_hash`` hashes the client's address.
+        sticky: Name of the cookie that keeps a client on the release that it met first, or None.
+        strip: Remove the face's `path` before forwarding.
+        methods: Methods that are served; empty means all.
+        headers: Headers that a request must carry, by name; None for any value.
+        redirect: ``https`` sends plain requests to HTTPS where the door serves it; ``aliases`` sends those for an
+            alias to the app's own domain.
+        basic_auth: Password hashes (``scrypt$…``) by user; empty asks nobody.
+        allow: Networks (CIDR) that may enter; empty means all.
+        aliases: Further domains, lower case.
+    """
+
+    body_limit: int | None = None
+    header_limit: int | None = None
+    body_timeout: float | None = None
+    upstream_timeout: float | None = None
+    rate: float | None = None
+    burst: int | None = None
+    rate_by: RateBy = "client"
+    max_requests: int | None = None
+    balance: Balance = "round_robin"
+    sticky: str | None = None
+    strip: bool = False
+    methods: tuple[str, ...] = ()
+    headers: dict[str, str | None] = {}
+    redirect: tuple[DoorRedirect, ...] = ()
+    basic_auth: dict[str, str] = {}
+    allow: tuple[str, ...] = ()
+    aliases: tuple[str, ...] = ()
+
+
 class AppSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One app of the registry.
 
@@ -112,6 +158,7 @@ class AppSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
             own environment or ``.fairway/secrets.env``; never printed.
         replicas: Instances of ``web``, >= 0.
         depends_on: Apps that have to be healthy before this one starts.
+        door: What the door asks of requests and does with them.
     """
 
     name: str
@@ -133,6 +180,7 @@ class AppSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     health: HealthSpec = HealthSpec()
     deploy: DeploySpec = DeploySpec()
     limits: LimitSpec = LimitSpec()
+    door: DoorSpec = DoorSpec()
 
     @property
     def domain(self) -> str:

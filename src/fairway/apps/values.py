@@ -5,6 +5,7 @@ Every function returns the value or raises `ValueError` with "expected …" in t
 
 from __future__ import annotations
 
+import ipaddress
 import math
 import re
 import shlex
@@ -21,8 +22,16 @@ _POWERS: Final = {"": 0, "K": 10, "M": 20, "G": 30, "T": 40}
 _LABEL: Final = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _NUMBER: Final = re.compile(r"[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 _UNSEEN: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]")
+METHOD: Final = r"[A-Z][A-Z0-9_-]{0,31}"
+FIELD: Final = r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}"
+SCRYPT: Final = r"scrypt\$\d{1,8}\$\d{1,3}\$\d{1,3}\$[A-Za-z0-9+/=]{8,128}\$[A-Za-z0-9+/=]{8,172}"
 LONGEST_S: Final = 366 * 86400.0
+LONGEST_WAIT_S: Final = 86400.0
 LARGEST: Final = 1 << 50
+
+
+class WithheldError(ValueError):
+    """A value that is wrong and perhaps a secret: whoever reports it does not repeat it."""
 
 
 def text(value: str) -> str:
@@ -163,6 +172,65 @@ def boolean(value: str) -> bool:
     return value.lower() == "true"
 
 
+def wait(value: str) -> float:
+    """Return seconds as `positive_duration`, at most a day."""
+    seconds = positive_duration(value)
+    if seconds > LONGEST_WAIT_S:
+        raise ValueError("expected a duration of at most 1d")
+    return seconds
+
+
+def method(value: str) -> str:
+    """Return an HTTP method in capitals."""
+    if not re.fullmatch(METHOD, value):
+        raise ValueError("expected an HTTP method in capitals, such as GET")
+    return value
+
+
+def token(value: str) -> str:
+    """Return a token as RFC 9110 has it: the name of a header or a cookie, at most 64 characters."""
+    if not re.fullmatch(FIELD, value):
+        raise ValueError("expected a name of letters, digits and dashes, without blanks or quotes")
+    return value
+
+
+def header_value(value: str) -> str:
+    """Return the value of a header: visible ASCII and blanks, none at its ends."""
+    if not re.fullmatch(r"[!-~](?:[ -~]*[!-~])?", value):
+        raise ValueError("expected the value of a header: visible ASCII characters")
+    return value
+
+
+def network(value: str) -> str:
+    """Return a network or an address, such as ``10.0.0.0/8``, as the standard library writes it.
+
+    >>> network("10.1.2.3/8"), network("::1")
+    ('10.0.0.0/8', '::1/128')
+    """
+    try:
+        return str(ipaddress.ip_network(value, strict=False))
+    except ValueError:
+        raise ValueError("expected a network such as 10.0.0.0/8, or an IP address") from None
+
+
+def user(value: str) -> str:
+    """Return a user's name for basic authentication: visible ASCII and blanks without a colon."""
+    if not re.fullmatch(r"[ -9;-~]{1,100}", value):
+        raise ValueError("expected the name of a user: visible ASCII characters without a colon")
+    return value
+
+
+def password_hash(value: str) -> str:
+    """Return a password's hash as `fairway door hash` prints it; what is none may be the password itself.
+
+    Raises:
+        WithheldError: It has another form.
+    """
+    if not re.fullmatch(SCRYPT, value):
+        raise WithheldError("expected a hash that begins with scrypt$, as `fairway door hash` makes it of a password")
+    return value
+
+
 FORMS: Final[dict[str, Callable[[str], object]]] = {
     "text": text,
     "multi_line": multi_line,
@@ -177,4 +245,12 @@ FORMS: Final[dict[str, Callable[[str], object]]] = {
     "size": size,
     "words": words,
     "port": lambda value: whole(value, 1, 65535),
+    "wait": wait,
+    "boolean": boolean,
+    "method": method,
+    "token": token,
+    "header_value": header_value,
+    "network": network,
+    "user": user,
+    "password_hash": password_hash,
 }

@@ -22,8 +22,7 @@ Rules that hold in every state:
 - No task and no timer a request: connections have deadlines that the worker's wheel visits. A task exists only while
   a connection is being made or a middleware runs.
 
-The file is long because these rules bind every method to every other; what needs no part in them lies in `render`,
-`tunnel`, `gate` and `bodypipe`.
+Size: these rules bind every method to every other; what has no part in them lies in `render`, `tunnel`, `gate`.
 """
 
 from __future__ import annotations
@@ -147,7 +146,9 @@ class Exchange:
             self.refuse(413, f"The request's body is larger than {self.body_limit} bytes.")
             return
         if route.gate is not None:
-            answer = route.gate.judge(head, self.size, self.client.address, self.started, route.in_flight - 1)
+            secure = self.client.secure or (self.client.trusted and head.field(b"x-forwarded-proto") == b"https")
+            address, running = self.client.address, route.in_flight - 1
+            answer = route.gate.judge(head, self.size, address, self.started, running, secure=secure)
             if answer is not None:
                 self.refuse(answer.status, answer.reason, answer.extra)
                 return
@@ -184,13 +185,9 @@ class Exchange:
         while idle:
             upstream = idle.pop()
             if upstream.usable():
-                self._send(upstream)
+                self.connected(upstream)
                 return
         self.worker.connect(self, target)
-
-    def connected(self, upstream: UpstreamConnection) -> None:
-        """Go on with a connection that has just come up."""
-        self._send(upstream)
 
     def connect_failed(self, timed_out: bool) -> None:
         """Try another target, or answer 502 or 504: nothing was sent, so any method may be tried again."""
@@ -233,7 +230,8 @@ class Exchange:
         self.upstream = None
         self.dispatch()
 
-    def _send(self, upstream: UpstreamConnection) -> None:
+    def connected(self, upstream: UpstreamConnection) -> None:
+        """Go on with a connection: a kept one, or one that has just come up."""
         self.upstream = upstream
         upstream.take(self)
         upstream.transport.write(render_request(self))

@@ -97,14 +97,16 @@ class Gate:
             or limits.header_bytes
         )
 
-    def judge(self, head: RequestHead, size: int, address: str, now: float, in_flight: int) -> Answer | None:
-        """Return what to answer, or None to go on."""
+    def judge(
+        self, head: RequestHead, size: int, address: str, now: float, in_flight: int, *, secure: bool = False
+    ) -> Answer | None:
+        """Return what to answer, or None to go on; `secure` says that the request came over TLS."""
         spec = self._spec
         if self._networks and not in_networks(address, self._networks):
             return Answer(403, "Your address is not among those that may enter.")
         if spec.limits.header_bytes is not None and size > spec.limits.header_bytes:
             return Answer(431, "The request's header fields are too large.")
-        if spec.redirect is not None:
+        if spec.redirect is not None and not (secure and spec.redirect.when == "insecure"):
             location = spec.redirect.location.encode("ascii")
             if spec.redirect.keep_path:
                 location = location.rstrip(b"/") + (head.target if head.target[:1] == b"/" else b"/")

@@ -111,11 +111,14 @@ class Redirect(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         location: ``https://host[:port][/path]`` or ``/path``.
         status: 301, 302, 303, 307 or 308.
         keep_path: Append the request's own path and query to `location`.
+        when: ``always``, or ``insecure`` for requests that did not come over TLS, neither to the door nor, as it says
+            itself, to a trusted proxy before it; the others are forwarded.
     """
 
     location: str
     status: int = 308
     keep_path: bool = False
+    when: Literal["always", "insecure"] = "always"
 
 
 class Route(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

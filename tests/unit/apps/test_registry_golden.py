@@ -46,3 +46,9 @@ def test_problems_are_as_written(case: Path, tmp_path: Path, monkeypatch: pytest
     if os.environ.get("FAIRWAY_UPDATE_GOLDEN"):
         expected.write_text(got)
     assert got == expected.read_text()
+
+
+def test_what_may_be_a_password_is_not_repeated() -> None:
+    told = [(case.read_text(), case.with_suffix(".txt").read_text()) for case in GOLDEN.glob("door*.yaml")]
+    assert len(told) == 2
+    assert all("hunter2" in written and "hunter2" not in problems for written, problems in told)

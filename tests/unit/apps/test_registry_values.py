@@ -13,7 +13,7 @@ from fairway.apps import schema, values
 from fairway.apps.dotenv import EnvFileError, parse_env, read_env_file
 from fairway.apps.problem import RegistryError
 from fairway.apps.registry import load, load_file
-from fairway.apps.spec import AppSpec, CanarySpec, DeploySpec, Endpoint, HealthSpec, LimitSpec
+from fairway.apps.spec import AppSpec, CanarySpec, DeploySpec, DoorSpec, Endpoint, HealthSpec, LimitSpec
 
 REPOSITORY = Path(__file__).parents[3]
 FULL = """
@@ -36,7 +36,27 @@ health:
    conditions: ["[STATUS] == 200"]}
 deploy: {strategy: recreate, grace: 0s, drain: 2.5, keep: 2, canary: {weight: 5, watch: 1m, max_latency: 300ms}}
 limits: {memory: 256M, cpus: 0.5}
+door:
+  body_limit: 10M
+  header_limit: 16K
+  body_timeout: 20s
+  upstream_timeout: 1m
+  rate: 2.5
+  burst: 10
+  rate_by: route
+  max_requests: 100
+  balance: least_connections
+  sticky: shop_release
+  strip: true
+  methods: [GET, POST]
+  headers: {X-Beta: 1, x-any: }
+  redirect: [https, aliases]
+  basic_auth: {ann: "%s"}
+  allow: [10.1.2.3/8, "::1"]
+  aliases: [Shop.Example.org]
 """
+HASH = "scrypt$16384$8$1$MDEyMzQ1Njc4OWFiY2RlZg==$MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="
+FULL %= HASH
 
 
 @pytest.fixture
@@ -74,6 +94,12 @@ def test_every_field_arrives_with_its_unit(folder: Path) -> None:
             canary=CanarySpec(weight=5, watch=60.0, max_latency=0.3),
         ),
         limits=LimitSpec(memory=256 << 20, cpus=0.5),
+        door=DoorSpec(
+            body_limit=10 << 20, header_limit=16 << 10, body_timeout=20.0, upstream_timeout=60.0, rate=2.5, burst=10,
+            rate_by="route", max_requests=100, balance="least_connections", sticky="shop_release", strip=True,
+            methods=("GET", "POST"), headers={"X-Beta": "1", "x-any": None}, redirect=("https", "aliases"),
+            basic_auth={"ann": HASH}, allow=("10.0.0.0/8", "::1/128"), aliases=("shop.example.org",),
+        ),
     )  # fmt: skip
 
 
@@ -121,6 +147,8 @@ def test_the_schema_in_the_repository_is_the_one_of_the_types() -> None:
         ("name: a\nsource: b\ncolour: red\n", False),
         ("name: a\nsource: b\nhealth: {interval: soon}\n", False),
         ("name: a\nsource: b\nbackend: {port: 0}\n", False),
+        ("name: a\nsource: b\ndoor: {basic_auth: {ann: hunter2}}\n", False),
+        ("name: a\nsource: b\ndoor: {methods: [get]}\n", False),
     ],
 )
 def test_the_schema_judges_as_the_registry_does(text: str, good: bool) -> None:
