@@ -19,6 +19,8 @@ client does not read (`send_timeout`), TUNNEL `stream_timeout`, LINGER two secon
 
 A client that shuts its sending side while it waits may have left or may have half-closed; TCP does not tell. The
 exchange gets `HALF_CLOSE_GRACE_S` to make progress, after which the client counts as gone.
+
+Size: one state machine; every state's bytes, deadline and end are read side by side.
 """
 
 from __future__ import annotations

@@ -607,11 +607,9 @@ class Exchange:
         """
         if self.over:
             return True
-        upstream = self.upstream
-        begun = self.status != 0
+        upstream, begun = self.upstream, self.status != 0
         if not begun:
-            self.status = status
-            self.latency = _monotonic() - self.started
+            self.status, self.latency = status, _monotonic() - self.started
         if blame and self.target is not None:
             self.target.errors += 1
         self.settle()

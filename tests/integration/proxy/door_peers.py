@@ -133,6 +133,11 @@ class UpstreamPeer:
         self.sock.close()
 
 
+def delay(seconds: float) -> None:
+    """Take time on purpose: a slow peer is what is tested, not what is waited for."""
+    threading.Event().wait(seconds)
+
+
 Script = Callable[[UpstreamPeer, Received], bool | None]
 """Answers one request; returns True to go on with the connection."""
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from door_peers import OK, DoorProcess, Received, ScriptedUpstream, UpstreamPeer, get
+from door_peers import OK, DoorProcess, Received, ScriptedUpstream, UpstreamPeer, delay, get
 
 from fairway.proxy.control import DoorClient
 from fairway.proxy.errors import ControlError, RouteError
@@ -104,7 +104,7 @@ async def test_nobody_listens(tmp_path: Path) -> None:
 
 def slow(seconds: float) -> object:
     def script(peer: UpstreamPeer, request: Received) -> bool:
-        time.sleep(seconds)
+        delay(seconds)
         peer.send(OK)
         return True
 

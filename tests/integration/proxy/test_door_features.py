@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from door_peers import OK, Client, DoorProcess, Received, ScriptedUpstream, UpstreamPeer, get
+from door_peers import OK, Client, DoorProcess, Received, ScriptedUpstream, UpstreamPeer, delay, get
 
 from fairway.proxy.auth import hash_password
 from fairway.proxy.control import DoorClient
@@ -76,7 +76,7 @@ def test_rate_and_concurrency(gated: DoorProcess, upstream: ScriptedUpstream, pa
     assert 1 <= int(answers[-1].value("retry-after") or 0) <= 11
 
     def slow(peer: UpstreamPeer, request: Received) -> bool:
-        time.sleep(0.4)
+        delay(0.4)
         peer.send(OK)
         return True
 
@@ -127,7 +127,7 @@ def test_access_log_and_traces(gated: DoorProcess, upstream: ScriptedUpstream, p
     log = tmp_path / "access.json"
     deadline = time.monotonic() + 5
     while (text := log.read_text()).count("\n") < 3 and time.monotonic() < deadline:
-        time.sleep(0.02)
+        delay(0.02)
     records = [json.loads(line) for line in text.splitlines()]
     assert [record["status"] for record in records] == [200, 200, 400]
     assert records[0] | {"time": 0, "latency_s": 0, "duration_s": 0} == {

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from door_peers import OK, DoorProcess, Received, ScriptedUpstream, UpstreamPeer, get
+from door_peers import OK, DoorProcess, Received, ScriptedUpstream, UpstreamPeer, delay, get
 
 pytestmark = pytest.mark.integration
 
@@ -19,7 +19,7 @@ def wait_until(condition: object, timeout: float = 5.0) -> None:
     deadline = time.monotonic() + timeout
     while not condition():
         assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.01)
+        delay(0.01)
 
 
 @pytest.mark.parametrize("manner", [(h, w) for h in ("close", "reset") for w in ("waiting", "streaming")])
@@ -54,7 +54,7 @@ def test_item_22_a_client_that_leaves_inside_its_body_cancels_the_upstream(
 ) -> None:
     with door.connect() as client:
         client.send(get(path, b"Content-Length: 10", method="POST") + b"abc")
-        time.sleep(0.1)
+        delay(0.1)
         client.sock.shutdown(socket.SHUT_WR)
         data = client.to_end()
         assert not data or data.startswith(b"HTTP/1.1 400")
@@ -64,7 +64,7 @@ def test_item_22_a_client_that_leaves_inside_its_body_cancels_the_upstream(
 
 def test_item_22_half_closed_clients_are_answered(door: DoorProcess, upstream: ScriptedUpstream, path: str) -> None:
     def script(peer: UpstreamPeer, request: Received) -> bool:
-        time.sleep(0.2)
+        delay(0.2)
         peer.send(OK)
         return True
 
@@ -112,7 +112,7 @@ def test_item_23_a_cut_off_answer_is_never_ended_well(
 
     def script(peer: UpstreamPeer, request: Received) -> bool:
         peer.send(answer)
-        time.sleep(0.1)
+        delay(0.1)
         if how == "reset":
             peer.reset()
         return False
@@ -140,7 +140,7 @@ def test_item_23_until_close_answers_end_with_a_last_chunk(
 ) -> None:
     def script(peer: UpstreamPeer, request: Received) -> bool:
         peer.send(H + b"\r\nabc")
-        time.sleep(0.05)
+        delay(0.05)
         peer.send(b"def")
         return False
 
@@ -157,7 +157,7 @@ def test_item_23_until_close_answers_cut_by_reset_are_broken_off(
 ) -> None:
     def script(peer: UpstreamPeer, request: Received) -> bool:
         peer.send(H + b"\r\nabc")
-        time.sleep(0.1)
+        delay(0.1)
         peer.reset()
         return False
 
@@ -253,9 +253,9 @@ def test_item_25_closed_idle_connections_are_not_used(door: DoorProcess, upstrea
     upstream.on(path, lambda peer, request: peer.send(OK))  # closes behind every answer
     for _ in range(5):
         assert door.ask(get(path)).status == 200
-        time.sleep(0.02)
+        delay(0.02)
         assert door.ask(get(path, b"Content-Length: 0", method="POST")).status == 200
-        time.sleep(0.02)
+        delay(0.02)
 
 
 def test_item_26_refused_is_502(door: DoorProcess) -> None:
@@ -331,7 +331,7 @@ def test_item_26_an_event_stream_may_be_silent_for_longer(
 ) -> None:
     def script(peer: UpstreamPeer, request: Received) -> bool:
         peer.send(H + b"Content-Type: text/event-stream\r\n\r\n")
-        time.sleep(2.2)
+        delay(2.2)
         peer.send(b"data: late\n\n")
         return False
 

@@ -6,7 +6,7 @@ import socket
 import time
 
 import pytest
-from door_peers import BODY_LIMIT, OK, DoorProcess, Received, ScriptedUpstream, UpstreamPeer, get
+from door_peers import BODY_LIMIT, OK, DoorProcess, Received, ScriptedUpstream, UpstreamPeer, delay, get
 
 pytestmark = pytest.mark.integration
 
@@ -35,7 +35,7 @@ def test_item_18_large_heads_are_431(
                 client.send(data[start : start + (1500 if pieces else len(data))])
             except ConnectionError:
                 break
-            time.sleep(0.0005 if pieces else 0)
+            delay(0.0005 if pieces else 0)
         answer = client.answer()
         assert answer.status == 431
         assert answer.value("connection") == b"close"
@@ -156,7 +156,7 @@ def test_item_20_a_client_that_does_not_read_costs_no_memory(
         last, deadline = -1, time.monotonic() + 5
         while sent[0] != last and time.monotonic() < deadline:
             last = sent[0]
-            time.sleep(0.3)
+            delay(0.3)
         assert 0 < sent[0] < 64 << 20, "the upstream was not held back"
         assert door.rss_bytes() - before <= 1 << 20
 
@@ -167,7 +167,7 @@ def test_item_20_a_slow_reader_gets_everything(door: DoorProcess, upstream: Scri
     with door.connect() as client:
         client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
         client.send(get(path, b"Connection: close"))
-        time.sleep(2.5)  # longer than the upstream timeout of this door: the client's pause is not the upstream's
+        delay(2.5)  # longer than the upstream timeout of this door: the client's pause is not the upstream's
         answer = client.answer()
         assert answer.body == payload
 
@@ -176,7 +176,7 @@ def test_item_20_an_upstream_that_does_not_read_holds_the_client_back(
     door: DoorProcess, trusting_door: DoorProcess, upstream: ScriptedUpstream, path: str
 ) -> None:
     def script(peer: UpstreamPeer, request: Received) -> bool:
-        time.sleep(1.5)
+        delay(1.5)
         body = peer.read_body(request.head)[0]
         peer.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%d" % (len(str(len(body))), len(body)))
         return True
@@ -249,7 +249,7 @@ def test_item_20_steady_bodies_are_not_slow(door: DoorProcess, upstream: Scripte
     with door.connect() as client:
         client.send(get(path, b"Content-Length: 10000", method="POST"))
         for _ in range(10):
-            time.sleep(0.25)
+            delay(0.25)
             client.send(b"a" * 1000)
         assert client.answer().status == 200
 
@@ -265,7 +265,7 @@ def test_item_20_a_client_that_never_reads_answers_is_not_answered_forever(
         last, deadline = -1, time.monotonic() + 5
         while len(upstream.seen(path)) != last and time.monotonic() < deadline:
             last = len(upstream.seen(path))
-            time.sleep(0.3)
+            delay(0.3)
         assert last < 200
         assert door.rss_bytes() - before < 2 << 20
 
@@ -288,7 +288,7 @@ def test_item_21_request_bodies_stream(door: DoorProcess, upstream: ScriptedUpst
             client.send(b"4\r\n" + piece + b"\r\n" if chunked else piece)
             deadline = time.monotonic() + 2
             while piece not in b"".join(got) and time.monotonic() < deadline:
-                time.sleep(0.005)
+                delay(0.005)
             assert piece in b"".join(got), "held back"
         if chunked:
             client.send(b"0\r\n\r\n")
