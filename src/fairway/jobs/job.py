@@ -39,7 +39,9 @@ FINAL_STATES: frozenset[State] = frozenset(("completed", "cancelled", "discarded
 Durability = Literal["memory", "process", "fsync", "replicated"]
 """What an acknowledged job survives: nothing, the death of this process, a power cut, the loss of a machine."""
 
+# Factories of defaults hand these out: msgspec cannot write a Raw as the default in a JSON Schema.
 EMPTY_OBJECT = Raw(b"{}")
+NULL = Raw(b"null")
 
 
 class Backoff(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -91,7 +93,7 @@ class NewJob(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit
 
     kind: str
     queue: str = "default"
-    args: Raw = EMPTY_OBJECT
+    args: Raw = msgspec.field(default_factory=lambda: EMPTY_OBJECT)
     priority: int = 5
     delay_s: float | None = None
     run_at: float | None = None
@@ -163,7 +165,7 @@ class Completed(Struct, frozen=True, tag_field="outcome", tag="completed", forbi
 
     id: int
     fence: int
-    result: Raw = Raw(b"null")
+    result: Raw = msgspec.field(default_factory=lambda: NULL)
 
 
 class Failed(Struct, frozen=True, tag_field="outcome", tag="failed", forbid_unknown_fields=True):

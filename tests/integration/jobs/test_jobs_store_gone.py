@@ -20,7 +20,7 @@ pytestmark = pytest.mark.integration
 
 @contextmanager
 def full_disk(folder: Path) -> Iterator[None]:
-    """No file of this process grows beyond what the largest one in `folder` has now: a write fails as on a full disk."""
+    """No file of this process grows beyond the largest one in `folder`: a write fails as on a full disk."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     largest = max(path.stat().st_size for path in folder.iterdir())
     resource.setrlimit(resource.RLIMIT_FSIZE, (largest, hard))
@@ -54,7 +54,7 @@ async def test_a_full_disk_is_told_and_survived(tmp_path: Path) -> None:
                         assert (await queue.store.wait(job_id, 20.0)).state == "completed"
                 assert worker.statistics().lost == 0
         jobs = [job.id for job in await queue.store.find(JobFilter(limit=1000))]
-        assert sorted(acked + [last.id])[-1000:] == sorted(jobs), "what was refused was not stored"
+        assert sorted([*acked, last.id])[-1000:] == sorted(jobs), "what was refused was not stored"
 
 
 async def test_clock_jumps_expire_nothing_and_delay_nothing_relative(tmp_path: Path, fake_clock: FakeClock) -> None:
