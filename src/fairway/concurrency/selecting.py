@@ -48,6 +48,9 @@ async def block(cases: Sequence[Case[Any]], timeout: float | None) -> Selected:
     live = [(i, case) for i, case in enumerate(cases) if channel_of(case) is not nil]
     if not live and timeout is None:
         await park_forever("select without a channel that is not nil")
+    if len(live) > 1:  # a channel may stand in several cases, and whoever comes takes the first of them
+        start = int(random() * len(live))  # noqa: S311  # fairness, no secret
+        live = live[start:] + live[:start]
     loop, task, n = enter()
     future: Future[Selected] = Future(loop=loop)
     timer = None if timeout is None else loop.call_later(timeout, _expire, future)

@@ -106,6 +106,8 @@ async def select_shared(cases: Sequence[Case[Any]], default: bool, timeout: floa
             loop, task, n = enter()
             waiter = TaskWaiter(Future(loop=loop), mailbox_of(loop))
             live = [(i, case) for i, case in enumerate(cases) if channel_of(case) is not nil]
+            start = int(random() * len(live))  # noqa: S311  # a channel may stand in several cases: fairness
+            live = live[start:] + live[:start]
             placed = [_place(case, SharedEntry(waiter, i, isinstance(case, SendCase))) for i, case in live]
     if result is NOT_READY:
         if default or timeout == 0:

@@ -173,6 +173,14 @@ class RecvView(RecvChan[T_co]):
         """Return the channel's own form, marked as receive-only."""
         return f"<recv-only {self._chan!r}>"
 
+    def __eq__(self, other: object) -> bool:
+        """Return whether `other` is a view of the same kind on the same channel, as in Go."""
+        return self._chan is other._chan if isinstance(other, RecvView) else NotImplemented
+
+    def __hash__(self) -> int:
+        """Return the hash of the channel."""
+        return hash(self._chan)
+
     def statistics(self) -> ChanStatistics:
         """Return the channel's state at this instant."""
         return self._chan.statistics()
@@ -227,6 +235,14 @@ class SendView(SendChan[T_contra]):
     def __repr__(self) -> str:
         """Return the channel's own form, marked as send-only."""
         return f"<send-only {self._chan!r}>"
+
+    def __eq__(self, other: object) -> bool:
+        """Return whether `other` is a view of the same kind on the same channel, as in Go."""
+        return self._chan is other._chan if isinstance(other, SendView) else NotImplemented
+
+    def __hash__(self) -> int:
+        """Return the hash of the channel."""
+        return hash(self._chan)
 
     def statistics(self) -> ChanStatistics:
         """Return the channel's state at this instant."""

@@ -484,3 +484,12 @@ async def test_a_channel_is_not_pickled(make: Make) -> None:
     with pytest.raises(TypeError, match="cannot be pickled"):
         pickle.dumps(make(1))
     assert copy.copy(nil) is nil
+
+
+async def test_views_of_one_channel_are_equal(make: Make) -> None:
+    """As in Go, two conversions of one channel to one direction compare equal."""
+    ch, other = make(1), make(1)
+    assert ch.sender == ch.sender
+    assert len({ch.receiver, ch.receiver, other.receiver}) == 2
+    assert ch.sender != other.sender
+    assert ch.sender != ch.receiver

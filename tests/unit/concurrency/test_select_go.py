@@ -250,6 +250,23 @@ async def test_send_choice_is_random(make: Make) -> None:
     assert 150 < ones < 350
 
 
+async def test_pseudo_random_send_when_the_receiver_comes_later(make: Make) -> None:
+    """TestPseudoRandomSend, unbuffered: a select that waits in two cases of one channel gives both values often."""
+    ch, n = make(0), 200
+
+    async def receive() -> list[Any]:
+        values = []
+        for _ in range(n):
+            await asyncio.sleep(0)
+            values.append(await ch.recv())
+        return values
+
+    receiving = asyncio.create_task(receive())
+    for _ in range(n):
+        await select(ch.on_send(0), ch.on_send(1))
+    assert n // 10 < sum(await receiving) < n - n // 10
+
+
 async def test_operands_are_evaluated_once_in_source_order(make: Make) -> None:
     """select5.go: every channel and value of a select is evaluated exactly once, top to bottom."""
     log: list[str] = []
