@@ -202,12 +202,15 @@ def slowloris(report: Report, back: Server, connections: int, seconds: float) ->
     dripping = threading.Event()
 
     def drip() -> None:
-        while not dripping.wait(0.5):
-            for connection in held:
+        """Send every connection a byte every five seconds, evenly spread, as such attacks do to stay cheap."""
+        position = 0
+        while not dripping.wait(0.05):
+            for connection in held[position : position + connections // 100]:
                 try:
                     connection.send(b"a")
                 except OSError:
                     continue
+            position = (position + connections // 100) % connections
 
     try:
         peers.load(server, "/", 1.0)

@@ -287,12 +287,20 @@ class UpstreamConnection(asyncio.Protocol):
 
     def _take_answer(self, exchange: Exchange, response: ResponseHead, rest: bytes) -> None:
         self._reusable = response.reusable
-        self.deadline = self.worker.wheel.now + exchange.upstream_timeout
         status = response.status
         if exchange.head.method == b"HEAD" or status in {204, 304}:
             exchange.answer(response, True, b"")
             exchange.finish(self._reusable and not rest)
-        elif response.chunked:
+            return
+        if 0 <= response.length <= len(rest):
+            length = response.length
+            self.state = LENGTH
+            self._left = 0
+            exchange.answer(response, False, rest if len(rest) == length else rest[:length])
+            exchange.finish(self._reusable and len(rest) == length)
+            return
+        self.deadline = self.worker.wheel.now + exchange.upstream_timeout
+        if response.chunked:
             self._decoder = ChunkedDecoder()
             self.state = CHUNKED
             try:
@@ -305,17 +313,9 @@ class UpstreamConnection(asyncio.Protocol):
             if self._decoder.done and not exchange.over:
                 self._end_chunks(exchange, self._decoder, behind)
         elif response.length >= 0:
-            length = response.length
-            size = len(rest)
-            if size >= length:
-                self.state = LENGTH
-                self._left = 0
-                exchange.answer(response, False, rest if size == length else rest[:length])
-                exchange.finish(self._reusable and size == length)
-            else:
-                self.state = LENGTH
-                self._left = length - size
-                exchange.answer(response, False, rest)
+            self.state = LENGTH
+            self._left = response.length - len(rest)
+            exchange.answer(response, False, rest)
         else:
             self._reusable = False
             self.state = CLOSE
