@@ -84,11 +84,12 @@ def read_extra(column: str | None) -> Extra:
 
 # Statements for many rows ---------------------------------------------------------------------------------------
 # One step of one statement writes many rows: each step gives up the interpreter's lock and has to win it back, which
-# costs up to a switch interval when the event loop is busy. Sizes are powers of two, so that few are ever prepared.
+# costs up to a switch interval when the event loop is busy.
 
 INSERT_COLUMNS = "id, queue, kind, state, priority, max_attempts, args, created_at, run_at, timeout_s, ckey, extra"
 INSERT_WIDTH = 12
 MAX_CHUNK = 256
+EXACT = 64  # up to so many rows have a statement of their own, prepared when first needed and kept
 
 
 @cache
@@ -110,15 +111,20 @@ def complete_sql(rows: int) -> str:
 
 
 def chunks(total: int) -> Sequence[tuple[int, int]]:
-    """Return ``(start, size)`` with sizes that are powers of two, at most `MAX_CHUNK`.
+    """Return ``(start, size)``: as few statements as possible, of few different sizes above `EXACT`.
 
+    >>> chunks(31)
+    [(0, 31)]
     >>> chunks(300)
-    [(0, 256), (256, 32), (288, 8), (296, 4)]
+    [(0, 256), (256, 44)]
+    >>> chunks(200)
+    [(0, 64), (64, 64), (128, 64), (192, 8)]
     """
     parts = []
     start = 0
     while start < total:
-        size = min(MAX_CHUNK, 1 << ((total - start).bit_length() - 1))
+        left = total - start
+        size = MAX_CHUNK if left >= MAX_CHUNK else min(left, EXACT)
         parts.append((start, size))
         start += size
     return parts
