@@ -27,7 +27,9 @@ class DaemonFailed(FairwayError):
     code = "daemon.failed"
 
 
-def start(project: Project, options: list[str], wanted: frozenset[str], *, as_json: bool = False) -> int:
+def start(
+    project: Project, options: list[str], wanted: frozenset[str], *, as_json: bool = False, root: Path | None = None
+) -> int:
     """Start the daemon (or join the one that runs), show its progress, return the exit status.
 
     Args:
@@ -35,6 +37,7 @@ def start(project: Project, options: list[str], wanted: frozenset[str], *, as_js
         options: Arguments of `fairway up` for the daemon's own process.
         wanted: Names of the apps to wait for; empty for all.
         as_json: Print what there is then as JSON instead of the table.
+        root: Certificate that clients have to trust, or None.
     """
     client = Client(project)
     began = time.time()
@@ -46,7 +49,7 @@ def start(project: Project, options: list[str], wanted: frozenset[str], *, as_js
     _show(client)
     told = client.get("/v1/apps")
     apps = [app for app in told["apps"] if not wanted or app["name"] in wanted]
-    outcome = Outcome(apps, told["problems"], _api_url(options), began)
+    outcome = Outcome(apps, told["problems"], _api_url(options), began, root)
     if as_json:
         output.as_json({"apps": outcome.apps, "problems": outcome.problems, "api": outcome.api})
     else:

@@ -113,7 +113,9 @@ def _outcome(daemon: Services, began: float) -> Outcome:
     told = msgspec.to_builtins(app_list(daemon.platform))
     wanted = daemon.config.apps
     apps = [app for app in told["apps"] if not wanted or app["name"] in wanted]
-    return Outcome(apps, told["problems"], f"http://{daemon.config.api_host}:{daemon.config.api_port}", began)
+    tls = daemon.config.door.tls
+    api = f"http://{daemon.config.api_host}:{daemon.config.api_port}"
+    return Outcome(apps, told["problems"], api, began, tls.root if tls is not None else None)
 
 
 def _take_all(steps: RecvChan[Progress], view: ProgressView) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
@@ -65,12 +68,14 @@ class Outcome:
         problems: What it says is wrong in the registry.
         api: URL of the API.
         since: Unix time of the start: what a failed app has printed since then is shown.
+        root: Certificate that clients have to trust for HTTPS, or None.
     """
 
     apps: list[dict[str, Any]]
     problems: list[dict[str, Any]]
     api: str
     since: float
+    root: Path | None = None
 
     @property
     def failed(self) -> bool:
@@ -92,5 +97,20 @@ def print_outcome(project: Project, outcome: Outcome, footer: str) -> None:
             for line in history(project.layout.log_files(app["name"]), query):
                 click.echo(f"  {output.paint('|', dim=True)} {output.printable(line.text)}")
     print_problems(project, outcome.problems)
+    if outcome.root is not None and any(app["url"].startswith("https://") for app in outcome.apps):
+        click.echo()
+        click.echo(f"HTTPS is signed by this machine's own authority: {outcome.root}")
+        click.echo(f"  trust it once: {_how_to_trust(outcome.root)}")
+        click.echo(f"  or call it so: curl --cacert {shlex.quote(str(outcome.root))} {outcome.apps[0]['url']}")
     click.echo()
     click.echo(output.paint(f"API {outcome.api} · `fairway logs -f` · `fairway ps` · {footer}", dim=True))
+
+
+def _how_to_trust(root: Path) -> str:
+    """Return the command that adds a certificate to the system's own store; browsers may keep another."""
+    path = shlex.quote(str(root))
+    if sys.platform == "darwin":
+        return f"sudo security add-trusted-cert -d -r trustRoot -k /Library/Keychains/System.keychain {path}"
+    if Path("/etc/pki/ca-trust/source/anchors").is_dir():
+        return f"sudo cp {path} /etc/pki/ca-trust/source/anchors/fairway.crt && sudo update-ca-trust"
+    return f"sudo cp {path} /usr/local/share/ca-certificates/fairway.crt && sudo update-ca-certificates"

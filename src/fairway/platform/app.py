@@ -199,8 +199,9 @@ class HostedApp:
         patience = health.start_timeout + deploy.drain + deploy.grace if self._state == "holding" else _WORTH_HOLDING
         labels = {u.release for u in found}
         split = self._split if self._split and labels >= self._split.keys() else {}
+        public = self._doors.public
         reason = self._doors.set_routes(
-            self.name, routing.routes(self.spec, found, state=state, split=split, hold_timeout=patience)
+            self.name, routing.routes(self.spec, found, state=state, split=split, hold_timeout=patience, public=public)
         )
         if reason:
             self.message = reason

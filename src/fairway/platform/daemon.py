@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fairway.concurrency import Context, Shutdown, notify_context
-from fairway.platform.doors import Doors
+from fairway.platform.doors import Doors, DoorSetup
 from fairway.platform.errors import StateDirError
 from fairway.platform.host import Host
 from fairway.platform.layout import Layout
@@ -42,6 +42,7 @@ class DaemonConfig:
         door_host: Address the door listens on.
         door_port: Port the door listens on.
         door_workers: Door processes that share the port, >= 1.
+        door: What they are started with: HTTPS, access log, trusted networks.
         api_host: Address of the HTTP API.
         api_port: Port of the HTTP API.
         grpc_port: Port of the gRPC API.
@@ -56,6 +57,7 @@ class DaemonConfig:
     door_host: str = "127.0.0.1"
     door_port: int = 8080
     door_workers: int = 1
+    door: DoorSetup = field(default_factory=DoorSetup)
     api_host: str = "127.0.0.1"
     api_port: int = 7070
     grpc_port: int = 7071
@@ -132,9 +134,10 @@ async def serve(config: DaemonConfig, faces: Faces = ()) -> None:
         try:
             async with notify_context() as ctx, Shutdown(ctx, grace=_END_GRACE) as shutdown:
                 host = Host(layout, state, _app_environment(config, layout))
-                doors = Doors(host, (config.door_host, config.door_port), config.door_workers)
+                doors = Doors(host, (config.door_host, config.door_port), config.door_workers, config.door)
                 # Every port is asked for before anything is touched.
                 doors.check_port()
+                doors.check_certificates()
                 with listen(config.api_host, config.api_port, what="API", option="--api") as listener:
                     lock.write(f"http://{config.api_host}:{config.api_port}")
                     await _run(config, faces, host, doors, listener=listener, shutdown=shutdown)
@@ -180,6 +183,7 @@ async def _run(
     # The apps come first. Whoever calls the API meanwhile waits in its socket; a first build takes longer than that.
     await asyncio.wait({starting}, timeout=_API_PATIENCE)
     background.start(logs.run(ctx), name="logs")
+    background.start(doors.follow_certificates(ctx), name="certificates")
     background.start(keep_house(ctx, host, platform.instances), name="housekeeping")
     try:
         for face in faces:

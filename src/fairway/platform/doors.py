@@ -14,18 +14,22 @@ from fairway.command import Command
 from fairway.errors import FairwayError
 from fairway.platform.errors import PlatformError, PortTaken
 from fairway.platform.restart import Backoff
+from fairway.platform.routing import Public
 from fairway.platform.state import DoorRow
+from fairway.platform.tls import Certificates, TlsConfig
 from fairway.proxy.control import DoorClient, Statistics
-from fairway.proxy.errors import ControlError, RouteError
+from fairway.proxy.errors import ControlError, ProxyError, RouteError
 from fairway.proxy.routes import Route, RouteTable, validate_table
 from fairway.run import environment, ports
 from fairway.run.process import Launch, Process
 from fairway.telemetry import log
 
 if TYPE_CHECKING:
+    from fairway.concurrency import Context
     from fairway.platform.host import Host
 
 LOG_APP = "_fairway"
+ACCESS_LOG_APP = "_door"
 _START_TIMEOUT = 20.0
 _STOP_GRACE = 2.0
 _ADOPT_PATIENCE = 2.0
@@ -35,6 +39,21 @@ class DoorFailed(PlatformError):
     """A door worker did not come up."""
 
     code = "door.failed"
+
+
+@dataclass(frozen=True, slots=True)
+class DoorSetup:
+    """What every worker is started with beside its address.
+
+    Attributes:
+        tls: How HTTPS is served, or None for plain HTTP alone.
+        access_log: Share of successful requests that the access log takes, 0.0 to 1.0 (errors always); None for none.
+        trusted: Networks (CIDR) whose ``X-Forwarded-*`` are believed.
+    """
+
+    tls: TlsConfig | None = None
+    access_log: float | None = 1.0
+    trusted: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -56,10 +75,15 @@ class Doors:
         host: The machine.
         address: Host and port to listen on.
         workers: Processes that share the port, >= 1.
+        setup: What they are started with.
     """
 
-    def __init__(self, host: Host, address: tuple[str, int], workers: int = 1) -> None:
+    def __init__(self, host: Host, address: tuple[str, int], workers: int = 1, setup: DoorSetup | None = None) -> None:
         self.address = address
+        self._setup = setup or DoorSetup()
+        tls = self._setup.tls
+        self._certificates = Certificates(tls, host.layout.certificates) if tls is not None else None
+        self.public = Public(address[1], tls.port if tls is not None else None)
         self.workers: dict[int, Worker] = {}
         self._host = host
         self._count = workers
@@ -80,6 +104,8 @@ class Doors:
         Raises:
             DoorFailed: A worker did not come up.
         """
+        if self._certificates is not None:
+            await asyncio.to_thread(self._certificates.prepare)
         adopted = 0
         for row in self._host.state.doors():
             if await self._adopt(row):
@@ -151,6 +177,9 @@ class Doors:
                 return
             covers = self._asked
             table = self._table()
+            if self._certificates is not None and self._certificates.needs(hosts := self.hosts()):
+                await asyncio.to_thread(self._certificates.cover, hosts)
+                await self.reload_certificates()
             await asyncio.gather(*(self._push(worker, table) for worker in list(self.workers.values())))
             self._pushed = covers
 
@@ -178,6 +207,25 @@ class Doors:
         found = await asyncio.gather(*(one(w) for w in list(self.workers.values())))
         return [s for s in found if s is not None]
 
+    # -- certificates ----------------------------------------------------------------------------------------
+
+    def hosts(self) -> list[str]:
+        """Return the names that the door serves, ascending."""
+        return sorted({route.host for routes in self._routes.values() for route in routes})
+
+    async def reload_certificates(self) -> None:
+        """Let every worker read the certificates again, for the connections that come from then on."""
+        for worker in list(self.workers.values()):
+            try:
+                await worker.client.reload_certificates()
+            except ProxyError as error:
+                log.get("platform").error("door worker keeps its certificates", worker=worker.number, error=str(error))
+
+    async def follow_certificates(self, ctx: Context) -> None:
+        """Keep the certificates up to date until `ctx` is done; returns at once where the door serves no HTTPS."""
+        if self._certificates is not None:
+            await self._certificates.follow(ctx, self.hosts, self.reload_certificates)
+
     async def _settle(self) -> None:
         """Wait for a start that is under way, however it ends."""
         if self._opening is not None:
@@ -190,7 +238,23 @@ class Doors:
     @property
     def _listen(self) -> str:
         host, port = self.address
-        return f"{host}:{port} x{self._count}"
+        return " ".join((f"{host}:{port} x{self._count}", *self._options))
+
+    @property
+    def _options(self) -> list[str]:
+        """The options that every worker has in common; others than a running worker has ask for a new one."""
+        found: list[str] = []
+        if self._certificates is not None:
+            tls = self._certificates.config
+            found += ["--tls-listen", f"{_bracketed(tls.host)}:{tls.port}"]
+            found += ["--certificates", str(self._certificates.folder)]
+            if tls.acme is not None:
+                found += ["--acme-challenges", str(self._certificates.challenges)]
+        if self._setup.access_log is not None:
+            found += ["--access-log-sample", f"{self._setup.access_log:g}"]
+        for network in self._setup.trusted:
+            found += ["--trusted", network]
+        return found
 
     def _table(self) -> RouteTable:
         # Ahead of whatever an earlier daemon has pushed, and of this one's own.
@@ -210,14 +274,22 @@ class Doors:
         Raises:
             PortTaken: Another program listens there; the message names it.
         """
-        host, port = self.address
         own = {row.record.pid for row in self._host.state.doors()}
-        if not ports.is_free(port, host) and not ports.listener_among(port, own):
-            holder = ports.holder(port)
-            raise PortTaken(
-                f"expected to listen on {host}:{port} for the door, it is held by {holder or 'another process'}",
-                hint="Stop that program, or choose another port with `fairway up --listen 127.0.0.1:PORT`.",
-            )
+        asked = [(*self.address, "the door", "--listen")]
+        if (tls := self._setup.tls) is not None:
+            asked.append((tls.host, tls.port, "HTTPS", "--tls-listen"))
+        for host, port, what, option in asked:
+            if not ports.is_free(port, host) and not ports.listener_among(port, own):
+                holder = ports.holder(port)
+                raise PortTaken(
+                    f"expected to listen on {host}:{port} for {what}, it is held by {holder or 'another process'}",
+                    hint=f"Stop that program, or choose another port with `fairway up {option} 127.0.0.1:PORT`.",
+                )
+
+    def check_certificates(self) -> None:
+        """Make sure, before anything is touched, that the operator's certificate can be used. Raises `TlsError`."""
+        if self._certificates is not None:
+            self._certificates.check()
 
     async def _adopt(self, row: DoorRow) -> bool:
         process = Process.adopt(row.record)
@@ -244,7 +316,20 @@ class Doors:
         host, port = self.address
         socket = self._host.layout.door_socket(number)
         socket.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        argv = [sys.executable, "-m", "fairway.proxy", "--listen", f"{host}:{port}", "--socket", str(socket)]
+        argv = [
+            sys.executable,
+            "-m",
+            "fairway.proxy",
+            "--listen",
+            f"{_bracketed(host)}:{port}",
+            "--socket",
+            str(socket),
+        ]
+        argv += self._options
+        if self._setup.access_log is not None:
+            access_log = self._host.layout.log_file(ACCESS_LOG_APP, "access", number)
+            access_log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            argv += ["--access-log", str(access_log)]
         if self._count > 1:
             argv.append("--reuse-port")
         marker = f"{self._host.owner}/{LOG_APP}/door.{number}"
@@ -313,3 +398,7 @@ class Doors:
 
     def __repr__(self) -> str:
         return f"<Doors {self._listen} [{len(self.workers)} up, {len(self._routes)} apps]>"
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host

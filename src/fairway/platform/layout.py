@@ -104,6 +104,11 @@ class Layout:
         return self.root / "cache"
 
     @property
+    def certificates(self) -> Path:
+        """Folder (0700) of the door's certificates and their keys, and of the ACME account's key."""
+        return self.root / "tls"
+
+    @property
     def run(self) -> Path:
         """Folder of the lock and the sockets."""
         return self.root / "run"
@@ -144,7 +149,11 @@ class Layout:
         return self._socket(f"door-{worker}.sock")
 
     def log_file(self, app: str, process: str, number: int) -> Path:
-        """Log file of one instance; the door's workers use the app name ``_fairway`` and the process ``door``."""
+        """Log file of one instance.
+
+        The door's workers use the app name ``_fairway`` and the process ``door``, their access logs ``_door`` and
+        ``access``.
+        """
         return self.logs / app / f"{process}.{number}.log"
 
     def log_files(self, app: str | None = None) -> list[LogFile]:

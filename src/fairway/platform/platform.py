@@ -251,9 +251,7 @@ class Platform:
         self._apps[spec.name] = HostedApp(self._host, self._doors, spec, self._checker, self._url(spec))
 
     def _url(self, spec: AppSpec) -> str:
-        port = self._doors.address[1]
-        path = "" if spec.backend.path == "/" else spec.backend.path
-        return f"http://{spec.domain}{'' if port == 80 else f':{port}'}{path}"
+        return self._doors.public.url(spec.domain, "" if spec.backend.path == "/" else spec.backend.path)
 
     def _chosen(self) -> list[str]:
         if not self._only:
