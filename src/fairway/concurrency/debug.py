@@ -12,7 +12,7 @@ import gc
 import os
 import sys
 import threading
-from collections.abc import AsyncIterator, Coroutine, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from types import CodeType, FrameType
@@ -89,7 +89,9 @@ def dump() -> str:
 
 
 @contextmanager
-def detect_deadlocks(loop: asyncio.AbstractEventLoop | None = None) -> Iterator[None]:
+def detect_deadlocks(
+    loop: asyncio.AbstractEventLoop | None = None, *, ignore: Iterable[threading.Thread] = ()
+) -> Iterator[None]:
     """While the block lasts, raise `Deadlock` out of `loop` as soon as nothing can wake any task of it.
 
     The error comes out of ``asyncio.run`` (or whatever runs the loop) and carries the dump. What counts as able
@@ -97,6 +99,7 @@ def detect_deadlocks(loop: asyncio.AbstractEventLoop | None = None) -> Iterator[
 
     Args:
         loop: The running one if left out; a loop of `asyncio`, for others do not show what they wait for.
+        ignore: Threads that are known to wake nobody, such as a library's own in the background.
 
     Raises:
         WrongLoop: The loop is of another kind, such as uvloop's.
@@ -110,9 +113,10 @@ def detect_deadlocks(loop: asyncio.AbstractEventLoop | None = None) -> Iterator[
             f"expected a selector event loop of asyncio, got: {loop!r}", hint="run this program without uvloop"
         )
     select = selector.select
+    ignored = frozenset(ignore)
 
     def watched(timeout: float | None = None) -> Any:
-        if timeout is not None or not check_asleep(loop):
+        if timeout is not None or not check_asleep(loop, ignored):
             return select(timeout)
         return select(_POLL_S)
 
@@ -123,7 +127,7 @@ def detect_deadlocks(loop: asyncio.AbstractEventLoop | None = None) -> Iterator[
         selector.select = select
 
 
-def check_asleep(loop: asyncio.AbstractEventLoop) -> bool:
+def check_asleep(loop: asyncio.AbstractEventLoop, ignore: frozenset[threading.Thread] = frozenset()) -> bool:
     """Raise `Deadlock` if nothing can wake the idle `loop`; return whether only threads can. Internal."""
     inner: Any = loop
     own = inner._ssock.fileno() if getattr(inner, "_ssock", None) is not None else -1
@@ -131,7 +135,7 @@ def check_asleep(loop: asyncio.AbstractEventLoop) -> bool:
     if watched or notify._handlers or getattr(inner, "_signal_handlers", None):
         return False
     # A thread may have woken the loop and ended since the loop decided to wait.
-    if _awake_threads() or inner._ready:
+    if _awake_threads(ignore) or inner._ready:
         return True
     tasks = [task for task in asyncio.all_tasks(loop) if not task.done()]
     if not tasks:
@@ -140,11 +144,16 @@ def check_asleep(loop: asyncio.AbstractEventLoop) -> bool:
     raise Deadlock(f"all tasks are asleep - deadlock!\n{_lines(sorted(found, key=str))}")
 
 
-def run(main: Coroutine[Any, Any, T]) -> T:
-    """Run `main` as `asyncio.run` does, on asyncio's own loop and with deadlocks detected."""
+def run(main: Coroutine[Any, Any, T], *, ignore: Iterable[threading.Thread] = ()) -> T:
+    """Run `main` as `asyncio.run` does, on asyncio's own loop and with deadlocks detected.
+
+    Args:
+        main: The program.
+        ignore: Threads that are known to wake nobody; see `detect_deadlocks`.
+    """
 
     async def watched() -> T:
-        with detect_deadlocks():
+        with detect_deadlocks(ignore=ignore):
             return await main
 
     with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
@@ -277,13 +286,13 @@ def _is_stdlib(code: CodeType) -> bool:
     )
 
 
-def _awake_threads() -> bool:
+def _awake_threads(ignore: frozenset[threading.Thread]) -> bool:
     """Whether another thread can still do something: it neither waits on a channel nor idles in an executor."""
     blocked = {entry.thread for entry in registry.blocked() if entry.thread is not None}
     me = threading.get_ident()
     frames = sys._current_frames()
     for thread in threading.enumerate():
-        if thread.ident in (me, None) or thread.ident in blocked:
+        if thread in ignore or thread.ident in (me, None) or thread.ident in blocked:
             continue
         if not _idles(frames.get(thread.ident or 0)):
             return True

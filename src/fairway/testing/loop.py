@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import threading
 from collections.abc import Callable, Coroutine
 from typing import Any, ParamSpec
 
@@ -18,7 +19,8 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
 
     Timers fire in order and without waiting; deadlines, tickers and limiters of `fairway.concurrency` follow its
     clock. If every task waits and there is no timer either, it raises `fairway.concurrency.Deadlock` with a dump,
-    so that no test hangs. Threads do not fit in: while one works, time may jump.
+    so that no test hangs. Threads do not fit in: while one works, time may jump, and those that were there before the
+    loop are taken to have no part in the test.
 
     Args:
         start: The clock's first reading, seconds.
@@ -26,6 +28,7 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
 
     def __init__(self, start: float = 1000.0) -> None:
         self._virtual = start
+        self._bystanders = frozenset(threading.enumerate())
         super().__init__()
         selector: Any = self._selector  # type: ignore[attr-defined]  # typeshed does not show it
         self._poll = selector.select
@@ -48,7 +51,7 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         if events or timeout == 0:
             return events
         if timeout is None:
-            if check_asleep(self):
+            if check_asleep(self, self._bystanders):
                 return self._poll(0.05)
             return self._poll(None)
         self._virtual += timeout

@@ -27,8 +27,13 @@ async def no_leaks() -> AsyncIterator[None]:
 
 @pytest_asyncio.fixture
 async def no_deadlocks() -> AsyncIterator[None]:
-    """Fail the test with `Deadlock` and a dump as soon as all its tasks wait for one another."""
+    """Fail the test with `Deadlock` and a dump as soon as all its tasks wait for one another.
+
+    Threads that were there before the test are taken to have no part in it.
+    """
+    import threading
+
     from fairway.concurrency import debug
 
-    with debug.detect_deadlocks():
+    with debug.detect_deadlocks(ignore=threading.enumerate()):
         yield

@@ -97,7 +97,7 @@ def test_deadlock_of_two_tasks_is_raised_with_the_dump() -> None:
         await b.send(1)
 
     with pytest.raises(Deadlock, match="all tasks are asleep - deadlock!") as caught:
-        debug.run(main())
+        debug.run(main(), ignore=threading.enumerate())
     assert f"{HERE}:{line_of('await a.send(1)')}" in str(caught.value)
     assert f"{HERE}:{line_of('await b.send(1)')}" in str(caught.value)
 
@@ -119,7 +119,7 @@ def test_no_deadlock_while_a_timer_a_thread_or_a_signal_can_wake() -> None:
         loop.call_later(0.001, gate.set)
         return await ch.recv()
 
-    assert debug.run(main()) == 7
+    assert debug.run(main(), ignore=threading.enumerate()) == 7
 
 
 def test_deadlock_with_a_thread_that_waits_on_a_channel_too() -> None:
@@ -137,7 +137,7 @@ def test_deadlock_with_a_thread_that_waits_on_a_channel_too() -> None:
         await other.recv()
 
     with pytest.raises(Deadlock, match="thread Thread-") as caught:
-        debug.run(main())
+        debug.run(main(), ignore=threading.enumerate())
     assert "SharedChan.recv" in str(caught.value)
     ch.close()
     thread.join()

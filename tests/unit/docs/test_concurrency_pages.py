@@ -12,6 +12,8 @@ import asyncio
 import inspect
 import re
 import runpy
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -73,8 +75,9 @@ def test_blocks_run_and_print_what_the_page_says(page: Path, capsys: pytest.Capt
     run_virtual(run())
     for block in blocks(page):
         if block.file == "alone":
-            exec(compile("\n" * (block.line - 1) + block.text, str(page), "exec"), {"__name__": "__main__"})
-            assert capsys.readouterr().out == (block.output or ""), f"{page.name}:{block.line}"
+            # A process of its own, too: the threads that other tests have left here could wake somebody.
+            done = subprocess.run([sys.executable, "-c", block.text], capture_output=True, text=True, check=False)
+            assert (done.stdout, done.stderr) == (block.output or "", ""), f"{page.name}:{block.line}"
 
 
 def test_every_example_has_its_page_and_every_page_its_example() -> None:
