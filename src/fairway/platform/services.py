@@ -29,8 +29,8 @@ async def job_and_event_services(daemon: Services) -> AsyncIterator[None]:
         StoreUnavailable, EventStoreUnavailable: A store cannot be opened.
     """
     from fairway.events import EventBus
-    from fairway.jobs.service import JobService
     from fairway.jobs.opening import open_store
+    from fairway.jobs.service import JobService
     from fairway.platform.webhooks import Webhooks
 
     layout = daemon.layout
