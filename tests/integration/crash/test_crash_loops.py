@@ -63,6 +63,7 @@ async def test_sigkill_of_server_and_workers(cluster: Cluster, capsys: pytest.Ca
     for producer in producers:
         producer.cancel()
     await asyncio.gather(*producers, return_exceptions=True)
+    await store.close()
     store = await cluster.client()
     jobs = await all_final(store, 120)
     lost = acked - jobs.keys()
