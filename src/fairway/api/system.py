@@ -44,9 +44,12 @@ async def readyz(request: Request) -> Response:
 
 @operation("Metrics in Prometheus' text format", tag="system", media_type="text/plain")
 async def metrics(request: Request) -> Response:
-    """Answer with every metric of the daemon."""
+    """Answer with every metric of the daemon, and those that the door's workers count themselves."""
     services: Services = request.app.state.services
+    of_door = getattr(services.platform, "door_metrics", None)
+    door = await of_door() if callable(of_door) else ""
     body, content_type = services.metrics.render()
+    body += door.encode()
     return Response(body, media_type=None, headers={"content-type": content_type})
 
 

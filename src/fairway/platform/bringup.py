@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from fairway.concurrency import Chan, select
 from fairway.errors import FairwayError
-from fairway.platform.errors import DeployFailed
+from fairway.platform.errors import DeployFailed, explain
 from fairway.platform.order import in_cycle
 from fairway.platform.restart import CAP
 from fairway.telemetry import log
@@ -120,7 +120,7 @@ class BringUp:
                     return  # the old release serves, or trying again would build the same failure again
             except FairwayError as error:
                 log.get("platform").error("app does not come up", app=app.name, error=str(error), code=error.code)
-                app.message = str(error)
+                app.message = explain(error)
                 self._host.progress.tell(app.name, "failed", str(error))
                 return
             await self._host.clock.sleep(pause)

@@ -197,15 +197,20 @@ class Doors:
 
     async def statistics(self) -> list[Statistics]:
         """Return the counters of every worker that answers."""
+        return list((await self.statistics_by_worker()).values())
 
-        async def one(worker: Worker) -> Statistics | None:
+    async def statistics_by_worker(self, patience: float = 10.0) -> dict[int, Statistics]:
+        """Return the counters of every worker that answers within `patience` seconds, by its number."""
+
+        async def one(worker: Worker) -> tuple[int, Statistics] | None:
             try:
-                return await worker.client.statistics()
-            except ControlError:
+                async with asyncio.timeout(patience):
+                    return worker.number, await worker.client.statistics()
+            except (ControlError, TimeoutError):
                 return None  # it is being restarted; its counters are gone with it
 
         found = await asyncio.gather(*(one(w) for w in list(self.workers.values())))
-        return [s for s in found if s is not None]
+        return dict(pair for pair in found if pair is not None)
 
     # -- certificates ----------------------------------------------------------------------------------------
 

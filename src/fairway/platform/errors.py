@@ -14,6 +14,11 @@ class PlatformError(FairwayError):
     code = "platform.error"
 
 
+def explain(error: FairwayError) -> str:
+    """Return an error's message and, on a line of its own, what to do about it: what `AppStatus.message` carries."""
+    return f"{error}\nfix: {error.hint}" if error.hint else str(error)
+
+
 class UnknownApp(PlatformError):
     """No app of that name is in the registry.
 

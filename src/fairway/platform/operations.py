@@ -10,7 +10,7 @@ from fairway.concurrency import Chan
 from fairway.errors import FairwayError
 from fairway.platform import rollout
 from fairway.platform.deploy import Rollout, units, upstreams
-from fairway.platform.errors import AppStopped, DeployFailed, InvalidRequest, UnknownRelease
+from fairway.platform.errors import AppStopped, DeployFailed, InvalidRequest, UnknownRelease, explain
 from fairway.platform.host import WEB, Host, fixed_port, launch_digest
 from fairway.platform.status import DeployResult, Phase, ReleaseStatus
 from fairway.run.failure import BuildError
@@ -149,7 +149,7 @@ class Operations:
             release = await self._build(app, app.spec)
         except DeployFailed as error:
             await self._fall_back(app)
-            app.message = str(error)
+            app.message = explain(error)
             self._tell(app, "failed", str(error))
             raise
         return await self._roll_out(app, release, action)
@@ -213,7 +213,7 @@ class Operations:
         try:
             await work.run()
         except FairwayError as error:
-            app.message = str(error)
+            app.message = explain(error)
             self._tell(app, "failed", str(error))
             raise
         finally:

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from fairway.health.checker import HealthChecker
     from fairway.run.builder import Builder
 
+_SCRAPE_PATIENCE = 2.0  # seconds
+
 
 class Platform:
     """Apps as they run: every method but `apps`, `app`, `pending` and `releases` changes something.
@@ -172,6 +174,13 @@ class Platform:
         """Releases of one app, newest first. Raises `UnknownApp`."""
         app = self._get(name)
         return self._running()[0].releases(app)
+
+    async def door_metrics(self) -> str:
+        """Return the metrics of the door's workers in Prometheus' text format, each with its label ``worker``."""
+        from fairway.proxy.metrics import render_metrics
+
+        told = await self._doors.statistics_by_worker(_SCRAPE_PATIENCE)
+        return render_metrics({str(number): statistics for number, statistics in sorted(told.items())})
 
     def subscribe(self) -> RecvChan[Progress]:
         """Every progress event from now on; a reader that falls behind by more than 1,024 events loses the oldest."""
