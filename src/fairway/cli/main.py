@@ -40,6 +40,7 @@ COMMANDS: dict[str, dict[str, tuple[str, str, str]]] = {
         "jobs": ("fairway.cli.jobs", "jobs", "Enqueue, watch and look after jobs."),
         "worker": ("fairway.cli.worker", "worker", "Run the tasks of a Python module."),
         "events": ("fairway.cli.events", "events", "Publish, watch and replay events."),
+        "door": ("fairway.cli.door", "door", "Make the password hashes of registry files."),
         "nginx": ("fairway.cli.nginx", "nginx", "Write the NGINX configuration of the registry."),
     },
     "Check": {
