@@ -36,8 +36,8 @@ def job_queue(config: Path | None, listen: str | None, store: str | None, token_
 async def _serve(config: ServiceConfig, url: str) -> None:
     from fairway.api.app import Services
     from fairway.cli.service import serving
-    from fairway.jobs.service import JobService
     from fairway.jobs.opening import open_store
+    from fairway.jobs.service import JobService
     from fairway.jobs.store import StoreOptions
     from fairway.jobs.tasks import load_tasks
 

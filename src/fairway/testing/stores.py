@@ -6,7 +6,7 @@ A store's own test file says how to make one, and inherits the rest:
 class TestMyStore(StoreConformance):
     @pytest.fixture
     async def harness(self, fake_clock):
-        yield StoreHarness(lambda options: MyStore(options), clock=fake_clock)
+        return StoreHarness(lambda options: MyStore(options), clock=fake_clock)
 ```
 
 Size: one suite is one file, because whoever writes a store reads it from top to bottom.
@@ -115,9 +115,9 @@ class StoreConformance:
     """Inherit, and give a `harness` fixture."""
 
     @pytest.fixture
-    async def harness(self) -> AsyncIterator[StoreHarness]:
-        """Yield the `StoreHarness` of the store under test."""
-        yield pytest.fail("a conformance test class gives its own `harness` fixture")
+    def harness(self) -> StoreHarness:
+        """Return the `StoreHarness` of the store under test."""
+        pytest.fail("a conformance test class gives its own `harness` fixture")
 
     @pytest.fixture
     async def store(self, harness: StoreHarness) -> AsyncIterator[Store]:

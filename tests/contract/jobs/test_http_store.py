@@ -2,7 +2,6 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -61,11 +60,11 @@ class _ServedStore(HttpStore):
 
 class TestHttpStore(StoreConformance):
     @pytest.fixture
-    async def harness(self, fake_clock: FakeClock, tmp_path: Path) -> AsyncIterator[StoreHarness]:
+    def harness(self, fake_clock: FakeClock, tmp_path: Path) -> StoreHarness:
         def make(options: StoreOptions) -> Store:
             return _ServedStore(tmp_path / "jobs.db", options)
 
-        yield StoreHarness(make, clock=fake_clock)
+        return StoreHarness(make, clock=fake_clock)
 
 
 async def test_a_daemon_that_is_not_there_is_told() -> None:

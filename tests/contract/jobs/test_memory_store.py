@@ -1,7 +1,5 @@
 """The memory store keeps the contract."""
 
-from collections.abc import AsyncIterator
-
 import pytest
 
 from fairway.jobs.stores.memory import MemoryStore
@@ -11,5 +9,5 @@ from fairway.testing.stores import StoreConformance, StoreHarness
 
 class TestMemoryStore(StoreConformance):
     @pytest.fixture
-    async def harness(self, fake_clock: FakeClock) -> AsyncIterator[StoreHarness]:
-        yield StoreHarness(MemoryStore, clock=fake_clock)
+    def harness(self, fake_clock: FakeClock) -> StoreHarness:
+        return StoreHarness(MemoryStore, clock=fake_clock)

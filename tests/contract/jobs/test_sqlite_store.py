@@ -1,6 +1,5 @@
 """The SQLite store keeps the contract, on a clock that tests move and on the machine's own."""
 
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -12,11 +11,11 @@ from fairway.testing.stores import StoreConformance, StoreHarness
 
 class TestSqliteStore(StoreConformance):
     @pytest.fixture
-    async def harness(self, fake_clock: FakeClock, tmp_path: Path) -> AsyncIterator[StoreHarness]:
-        yield StoreHarness(lambda options: SqliteStore(tmp_path / "jobs.db", options), clock=fake_clock)
+    def harness(self, fake_clock: FakeClock, tmp_path: Path) -> StoreHarness:
+        return StoreHarness(lambda options: SqliteStore(tmp_path / "jobs.db", options), clock=fake_clock)
 
 
 class TestSqliteStoreOnTheSystemClock(StoreConformance):
     @pytest.fixture
-    async def harness(self, tmp_path: Path) -> AsyncIterator[StoreHarness]:
-        yield StoreHarness(lambda options: SqliteStore(tmp_path / "jobs.db", options))
+    def harness(self, tmp_path: Path) -> StoreHarness:
+        return StoreHarness(lambda options: SqliteStore(tmp_path / "jobs.db", options))
