@@ -44,7 +44,9 @@ class RedisServer:
 
     def start(self) -> None:
         """Start it and wait until it answers, having read what it kept. Raises `AssertionError` after 10 s."""
-        self.process = subprocess.Popen(self._argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self.process = subprocess.Popen(  # noqa: S603 - the argv is made here
+            self._argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
         until = time.monotonic() + _START_S
         while time.monotonic() < until and self.process.poll() is None:
             try:

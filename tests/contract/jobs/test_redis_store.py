@@ -1,7 +1,5 @@
 """The Redis store keeps the contract, on a clock that tests move and on the server's own."""
 
-from collections.abc import AsyncIterator
-
 import pytest
 
 from fairway.jobs.stores.redis import RedisStore
@@ -14,11 +12,11 @@ pytestmark = pytest.mark.integration
 
 class TestRedisStore(StoreConformance):
     @pytest.fixture
-    async def harness(self, fake_clock: FakeClock, redis_server: RedisServer) -> AsyncIterator[StoreHarness]:
-        yield StoreHarness(lambda options: RedisStore(redis_server.url, options), clock=fake_clock)
+    async def harness(self, fake_clock: FakeClock, redis_server: RedisServer) -> StoreHarness:
+        return StoreHarness(lambda options: RedisStore(redis_server.url, options), clock=fake_clock)
 
 
 class TestRedisStoreOnTheServersClock(StoreConformance):
     @pytest.fixture
-    async def harness(self, redis_server: RedisServer) -> AsyncIterator[StoreHarness]:
-        yield StoreHarness(lambda options: RedisStore(redis_server.url, options))
+    async def harness(self, redis_server: RedisServer) -> StoreHarness:
+        return StoreHarness(lambda options: RedisStore(redis_server.url, options))

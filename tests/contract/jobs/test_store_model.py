@@ -12,6 +12,7 @@ from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
@@ -19,8 +20,10 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from fairway.jobs.job import Backoff, Completed, Failed, NewJob, Outcome, Released, Snoozed, Stopped, Verdict, raw
 from fairway.jobs.store import Store, StoreOptions
 from fairway.jobs.stores.memory import MemoryStore
+from fairway.jobs.stores.redis import RedisStore
 from fairway.jobs.stores.sqlite import SqliteStore
 from fairway.testing import FakeClock
+from fairway.testing.redis_server import RedisServer
 
 T = TypeVar("T")
 LEASE_S, GRACE_S = 30.0, 20.0
@@ -44,6 +47,7 @@ class StoreMachine(RuleBasedStateMachine):
     """Subclasses say which store."""
 
     restarts: ClassVar[bool] = True
+    grace: ClassVar[bool] = True  # leases begin anew with the store: it was down while the store was closed
 
     def make(self, options: StoreOptions) -> Store:
         raise AssertionError("a subclass makes the store")
@@ -205,7 +209,7 @@ class StoreMachine(RuleBasedStateMachine):
             self.store = self.make(self.store.options)
             self.run(self.store.open())
             for k in self.known.values():
-                if k.state == "running":
+                if k.state == "running" and self.grace:
                     k.lease_until = self.clock.monotonic() + GRACE_S
 
     # What has to hold -----------------------------------------------------------------------------------------------
@@ -240,8 +244,31 @@ class SqliteMachine(StoreMachine):
         return SqliteStore(self.folder / "jobs.db", options)
 
 
+class RedisMachine(StoreMachine):
+    """The server outlives the store object, and so do the leases."""
+
+    grace = False
+    server: ClassVar[RedisServer]
+
+    def make(self, options: StoreOptions) -> Store:
+        return RedisStore(self.server.url, options)
+
+    def teardown(self) -> None:
+        super().teardown()
+        self.server.command("FLUSHALL")
+
+
 _SETTINGS = settings(max_examples=25, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck))
 TestMemoryModel = MemoryMachine.TestCase
 TestMemoryModel.settings = _SETTINGS
 TestSqliteModel = SqliteMachine.TestCase
 TestSqliteModel.settings = _SETTINGS
+TestRedisModel = RedisMachine.TestCase
+TestRedisModel.settings = _SETTINGS
+TestRedisModel = pytest.mark.integration(pytest.mark.usefixtures("redis_for_model")(TestRedisModel))
+
+
+@pytest.fixture(scope="module")
+def redis_for_model(redis_process: RedisServer) -> None:
+    redis_process.command("FLUSHALL")
+    RedisMachine.server = redis_process

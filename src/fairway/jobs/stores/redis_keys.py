@@ -170,10 +170,9 @@ def kind(packed: bytes) -> str:
     return _decode(packed).kind
 
 
-def job(row: list[bytes | list[bytes]], queue: str, number: int) -> Job:
+def job(row: tuple[bytes, bytes, bytes, list[bytes]], queue: str, number: int) -> Job:
     """Return a reader's job from ``[seq, now, lease_until or '', fields and values]`` of the reading scripts."""
     seq, now, until, flat = row
-    assert isinstance(flat, list) and isinstance(seq, bytes) and isinstance(now, bytes) and isinstance(until, bytes)
     fields = dict(zip(flat[::2], flat[1::2], strict=True))
     data = _decode(fields[b"b"])
     state, fence = STATE_OF[fields[b"s"]], int(fields.get(b"f", 0))

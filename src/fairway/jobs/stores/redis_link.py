@@ -179,7 +179,7 @@ class _Wire(asyncio.Protocol):
         self._waiting.append(future)
         if not self._out:
             self._loop.call_soon(self._flush)
-        self._out.append(hiredis.pack_command(tuple(command)))
+        self._out.append(hiredis.pack_command(tuple(command)))  # type: ignore[arg-type]  # bytes are no memoryview there
         return future
 
     async def finish(self, seconds: float) -> None:
@@ -228,9 +228,6 @@ class Link:
         if self._connecting is None or self._connecting.done():
             self._connecting = asyncio.create_task(self._address.connect(), name="redis-connect")
         wire = await asyncio.shield(self._connecting)
-        if self._closed:
-            wire.abort("closed")
-            raise StoreUnavailable("the redis store is not open")
         wire.patience = self._patience
         self._wire = wire
 
@@ -273,9 +270,9 @@ class Link:
         wires = [] if self._wire is None else [self._wire]
         if self._connecting is not None:
             self._connecting.cancel()
-            (wire,) = await asyncio.gather(self._connecting, return_exceptions=True)
-            if isinstance(wire, _Wire):
-                wires.append(wire)
+            await asyncio.wait((self._connecting,))
+            if not self._connecting.cancelled() and self._connecting.exception() is None:
+                wires.append(self._connecting.result())
         for wire in wires:
             wire.abort("the redis store was closed")
             await wire.gone

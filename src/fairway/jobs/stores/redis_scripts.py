@@ -1,17 +1,20 @@
 """The Redis store's steps as Lua: each one atomic, in one slot, by Redis's own clock.
 
-Keys of a queue, all after its tag: ``q`` a hash (no: its number, seq: newest, n<state>: counts, paused, rate, burst, tk,
-tu: the token bucket, kc, kf: retention, cfg: the configuration as JSON, run: the server's run_id); ``j:SEQ`` a job, a
-hash, the truth (b body, c created, s state, f fence, n attempt, t due, v started, e finished, w worker, g progress, res
-result, err error, k cancel requested, and where they are not the default p priority, m max attempts, ck and cl
-concurrency, z blocked by it, uk and uf unique, ks keep, th chain, bt, bi and bc batch, pa parent, pv previous, o ledger
-keys, x: something hangs on its end); sorted sets ``ready`` (priority and seq in one score: the order of dispatch),
-``due`` (by time), ``ls`` and ``ly`` (the same by
-seq, scheduled and retryable), ``lease`` (by end), ``blocked`` and ``cb:KEY`` (by seq, by score),
-``fc`` ``fd`` ``fx`` (final jobs by seq), ``kept`` (by the end of their retention), ``ux`` ``ox`` ``kb`` (ends of unique
-windows, ledger keys, batches), ``w`` (jobs somebody waits for); ``fin`` a list of completed jobs in the order they
-ended; hashes ``u`` unique keys, ``o`` the `once` ledger, ``cs`` used concurrency slots, ``bt:SEQ`` a batch; ``wake`` a
-stream of news: w there is work, f SEQ is final, s WORKER fell silent.
+Keys of a queue, all after its tag:
+
+- ``q`` a hash: no (the queue's number), seq (newest), n<state> (counts), paused, rate, burst, tk, tu (token bucket), kc,
+  kf (retention), cfg (configuration as JSON), run (the server's run_id).
+- ``j:SEQ`` a job, a hash, the truth: b body, c created, s state, f fence, n attempt, t due, v started, e finished, w
+  worker, g progress, res result, err error, k cancel requested. Where they are not the default: p priority, m max
+  attempts, ck and cl concurrency, z blocked by it, uk and uf unique, ks keep, th chain, bt, bi and bc batch, pa parent,
+  pv previous, o ledger keys; x says that something hangs on its end.
+- Sorted sets: ``ready`` (priority and seq in one score: the order of dispatch), ``due`` (by time), ``ls`` and ``ly``
+  (the same by seq, scheduled and retryable), ``lease`` (by end), ``blocked`` (by seq) and ``cb:KEY`` (by score), ``fc``
+  ``fd`` ``fx`` (final jobs by seq), ``kept`` (by the end of their retention), ``ux`` ``ox`` ``kb`` (ends of unique
+  windows, ledger keys, batches), ``w`` (jobs that somebody waits for).
+- ``fin`` a list: completed jobs in the order they ended.
+- Hashes: ``u`` unique keys, ``o`` the `once` ledger, ``cs`` used concurrency slots, ``bt:SEQ`` a batch.
+- ``wake`` a stream of news: w there is work, f SEQ is final, s WORKER fell silent.
 
 Scripts do not roll back, so none writes before it has read all that could stop it, and those that add jobs are
 refused as a whole when memory is out (no allow-oom flag); those that bring jobs to an end are let through. Sorted sets
