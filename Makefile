@@ -5,7 +5,7 @@ PY := $(VENV)/bin/python
 STAMP := $(VENV)/.ready
 
 help: ## list every command
-	@grep -hE '^[a-z][a-zA-Z0-9_%-]*:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  \033[36mmake %-18s\033[0m %s\n", $$1, $$2}'
+	@[ -t 1 ] && [ -z "$$NO_COLOR" ] && on=$$'\033[36m' off=$$'\033[0m'; grep -hE '^[a-z][a-zA-Z0-9_%-]*:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' -v on="$$on" -v off="$$off" '{printf "  %smake %-10s%s %s\n", on, $$1, off, $$2}'
 
 $(STAMP): pyproject.toml scripts/bootstrap.sh
 	@scripts/bootstrap.sh venv
