@@ -64,7 +64,7 @@ class ErrGroup:
         self._active = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._slots: OrderedDict[asyncio.Future[None], None] = OrderedDict()
-        self._errors: list[Exception] = []
+        self._errors: list[BaseException] = []
         self._cut = False
         self._idle: list[asyncio.Future[None]] = []
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -80,7 +80,7 @@ class ErrGroup:
         return self._ctx
 
     @property
-    def errors(self) -> tuple[Exception, ...]:
+    def errors(self) -> tuple[BaseException, ...]:
         """Every failure so far, in the order in which they came; the first is the one that is raised."""
         return tuple(self._errors)
 
@@ -210,12 +210,16 @@ class ErrGroup:
             result = fn(*args)
             if inspect.isawaitable(result):
                 await result
-        except Exception as exc:
+        except asyncio.CancelledError:
+            raise
+        except BaseException as exc:
             self._errors.append(exc)
             if len(self._errors) == 1:
                 self._ctx.cancel(exc)
                 if self._body is not None and self._body is not asyncio.current_task():
                     asyncio.get_running_loop().call_soon(self._interrupt_body)
+            if isinstance(exc, (KeyboardInterrupt, SystemExit)):
+                raise  # the loop stops for these
 
     def _finished(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)

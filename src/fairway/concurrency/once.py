@@ -6,6 +6,7 @@ Source: Go, ``sync/once.go`` and ``sync/oncefunc.go``.
 from __future__ import annotations
 
 import threading
+from asyncio import CancelledError
 from collections.abc import Awaitable, Callable, Coroutine
 from functools import update_wrapper
 from typing import Any, Generic, TypeVar
@@ -50,7 +51,9 @@ class Once:
             return
         try:
             await flight.join()
-        except Exception:
+        except CancelledError:
+            raise  # of this caller: the function's own comes as `Canceled`
+        except BaseException:
             if flight.finished and self._reported:
                 return
             self._reported = flight.finished

@@ -97,7 +97,7 @@ class Reservation:
     def cancel(self) -> None:
         """Give the tokens back, as far as no later reservation counts on them.
 
-        Does nothing once the tokens may be used, or if the reservation is not `ok`.
+        Does nothing once the tokens may be used, the second time, or if the reservation is not `ok`.
         """
         if self._act is not None:
             self._limiter._restore(self, self._act)
@@ -264,15 +264,16 @@ class RateLimiter:
             unlimited = math.inf in (self._limit, reservation._limit)
             if unlimited or reservation._tokens == 0 or act < at:
                 return
+            tokens, reservation._tokens = reservation._tokens, 0  # a second cancel gives nothing back
             # What was reserved after it counts on its tokens: those are not given back.
             later = _tokens_in(self._last_event - act, reservation._limit)
-            restore = reservation._tokens - later
+            restore = tokens - later
             if restore <= 0:
                 return
             self._tokens = min(self._burst, self._advance(at) + restore)
             self._last = at
             if act == self._last_event:
-                before = act - _duration_of(reservation._tokens, reservation._limit)
+                before = act - _duration_of(tokens, reservation._limit)
                 if before >= at:
                     self._last_event = before
 

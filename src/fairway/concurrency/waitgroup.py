@@ -48,7 +48,7 @@ class WaitGroup:
         self._lock = threading.Lock()
         self._waiters: dict[asyncio.Future[None], None] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._failures: list[tuple[asyncio.Task[None] | None, Exception, TracebackType | None]] = []
+        self._failures: list[tuple[asyncio.Task[None] | None, BaseException, TracebackType | None]] = []
         self._seen = False
 
     def add(self, delta: int = 1) -> None:
@@ -94,7 +94,8 @@ class WaitGroup:
 
         Raises:
             Exception: The failure of a function started by `go`.
-            ExceptionGroup: All of them, in the order in which they failed, if there were several.
+            ExceptionGroup: All of them, in the order in which they failed, if there were several; a
+                `BaseExceptionGroup` if one of them is no `Exception`.
         """
         if self._count:
             future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -125,7 +126,9 @@ class WaitGroup:
             result = fn(*args)
             if inspect.isawaitable(result):
                 await result
-        except Exception as exc:
+        except asyncio.CancelledError:
+            raise
+        except BaseException as exc:
             self._failures.append((asyncio.current_task(), exc, exc.__traceback__))
             raise
 
@@ -143,4 +146,4 @@ class WaitGroup:
                 task.exception()  # now somebody has seen it
         if len(failures) == 1:
             raise failures[0][1].with_traceback(failures[0][2])
-        raise ExceptionGroup(f"{len(failures)} functions of a wait group failed", [exc for _, exc, _ in failures])
+        raise BaseExceptionGroup(f"{len(failures)} functions of a wait group failed", [exc for _, exc, _ in failures])

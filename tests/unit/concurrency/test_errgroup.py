@@ -312,3 +312,19 @@ async def test_one_context_over_groups_and_values() -> None:
         assert g.ctx.value("user") == "ann"
         assert g.ctx.deadline() == parent.deadline()
         assert (await select(g.ctx.done().on_recv(), default=True))[0] == -1
+
+
+async def test_what_is_no_exception_is_raised_too() -> None:
+    """The first failure is raised, of whatever kind it is, and is the cause of the context's end."""
+
+    class Bye(BaseException):
+        pass
+
+    async def leave() -> None:
+        raise Bye
+
+    with pytest.raises(Bye) as caught:
+        async with ErrGroup() as g:
+            await g.go(leave)
+    assert g.ctx.cause() is caught.value
+    assert g.errors == (caught.value,)

@@ -179,6 +179,16 @@ def test_cancel_last() -> None:
     reserve(lim, clock, 1, 2, 2)
 
 
+def test_cancel_twice_gives_the_tokens_back_once() -> None:
+    """As TestCancelLast; the second cancel does nothing."""
+    lim, clock = limiter(10, 2)
+    reserve(lim, clock, 0, 2, 0)
+    last = reserve(lim, clock, 0, 2, 2)
+    cancel_at(clock, 1, last)
+    cancel_at(clock, 1, last)
+    reserve(lim, clock, 1, 2, 2)
+
+
 def test_cancel_too_late() -> None:
     """Port of TestCancelTooLate."""
     lim, clock = limiter(10, 2)

@@ -381,3 +381,32 @@ async def test_once_func_lets_go_of_its_function() -> None:
     f.__dict__.pop("__defaults__", None)
     gc.collect()
     assert ref() is None
+
+
+class Bye(BaseException):
+    """What is no `Exception`, as the outcome of a test is."""
+
+
+async def leave() -> None:
+    raise Bye
+
+
+async def test_what_is_no_exception_is_not_lost_either() -> None:
+    """TestIssue76126: a failure in `go` comes out of `wait`, of whatever kind it is."""
+    wg = WaitGroup()
+    wg.go(leave)
+    with pytest.raises(Bye):
+        await wg.wait()
+    wg.go(leave)
+    wg.go(fail, "both")
+    with pytest.raises(BaseExceptionGroup) as caught:
+        await wg.wait()
+    assert [type(exc) for exc in caught.value.exceptions] == [Bye, ValueError]
+
+
+async def test_once_counts_as_done_after_whatever_was_raised() -> None:
+    """TestOncePanic, with what is no `Exception`."""
+    once = Once()
+    with pytest.raises(Bye):
+        await once.do(leave)
+    await once.do(leave)
