@@ -8,90 +8,12 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import urllib.request
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
 
 import pytest
+from cli_project import APP, Project, until
 
 pytestmark = pytest.mark.integration
-
-APP = """
-import json, os, signal, sys
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-
-class Handler(BaseHTTPRequestHandler):
-    def do_GET(self):
-        body = json.dumps({"service": os.environ["FAIRWAY_APP"], "path": self.path}).encode()
-        self.send_response(200)
-        self.send_header("content-length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-        print(json.dumps({"level": "info", "msg": "request", "path": self.path}), flush=True)
-
-    def log_message(self, *args):
-        pass
-
-signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
-print("listening", flush=True)
-ThreadingHTTPServer(("127.0.0.1", int(os.environ["PORT"])), Handler).serve_forever()
-"""
-
-
-class Project:
-    """A project folder and the command line in it."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.door, self.api, self.grpc = _free_ports(3)
-        self.env = {name: value for name, value in os.environ.items() if not name.startswith("FAIRWAY_")}
-        self.env |= {"NO_COLOR": "1", "XDG_CONFIG_HOME": str(root / ".config")}
-
-    @property
-    def listen(self) -> list[str]:
-        return [f"--listen=127.0.0.1:{self.door}", f"--api=127.0.0.1:{self.api}", f"--grpc=127.0.0.1:{self.grpc}"]
-
-    def fairway(self, *arguments: str, status: int = 0) -> str:
-        done = subprocess.run(
-            [sys.executable, "-m", "fairway", *arguments],
-            cwd=self.root,
-            env=self.env,
-            capture_output=True,
-            text=True,
-            timeout=90,
-            check=False,
-        )
-        assert done.returncode == status, f"{arguments}: {done.returncode}\n{done.stdout}\n{done.stderr}"
-        return done.stdout
-
-    def json(self, *arguments: str, status: int = 0) -> Any:
-        return json.loads(self.fairway(*arguments, "--json", status=status))
-
-    def get(self, path: str) -> Any:
-        request = urllib.request.Request(f"http://127.0.0.1:{self.door}{path}", headers={"Host": "hello.localhost"})
-        with urllib.request.urlopen(request, timeout=10) as answer:
-            return json.load(answer)
-
-    def add(self, name: str, source: str = APP) -> None:
-        folder = self.root / name
-        folder.mkdir()
-        (folder / "main.py").write_text(source)
-        (folder / "Procfile").write_text("web: python main.py\n")
-        (folder / "requirements.txt").touch()
-        self.fairway("add", f"./{name}")
-
-    @property
-    def daemon(self) -> int:
-        return int((self.root / ".fairway/run/daemon.lock").read_text().split()[0])
-
-
-@pytest.fixture
-def project(tmp_path: Path) -> Iterator[Project]:
-    project = Project(tmp_path)
-    yield project
-    project.fairway("down")
 
 
 def test_from_an_empty_folder_to_a_served_app_and_back(project: Project) -> None:
@@ -104,10 +26,10 @@ def test_from_an_empty_folder_to_a_served_app_and_back(project: Project) -> None
     assert (app["name"], app["state"], app["ready"]) == ("hello", "running", 1)
     assert "hello" in project.fairway("ps")
     assert "web.1" in project.fairway("ps", "-a", "hello")
-    _until(lambda: project.json("health")["targets"][0]["state"] == "healthy")
+    until(lambda: project.json("health")["targets"][0]["state"] == "healthy")
     assert project.json("health")["healthy"]
 
-    _until(lambda: "path=/x" in project.fairway("logs"))
+    until(lambda: "path=/x" in project.fairway("logs"))
     assert "listening" in project.fairway("logs", "hello", "--grep", "^listening$", "--raw")
     assert (
         project.fairway("run", "hello", "--", "python", "-c", "import os; print(os.environ['FAIRWAY_APP'])")
@@ -147,6 +69,23 @@ def test_a_broken_app_fails_loudly_and_alone(project: Project) -> None:
     told = project.json("up", "-d", *project.listen, status=1)
     assert {app["name"]: app["state"] for app in told["apps"]} == {"hello": "running", "broken": "failed"}
     assert project.get("/")["service"] == "hello"
+
+
+def test_how_to_mend_a_failed_build_is_said(project: Project) -> None:
+    project.add("hello")
+    project.env["PATH"] = "/usr/bin:/bin"
+    project.env["DOTNET_ROOT"] = str(project.root / "none")
+    folder = project.root / "sharp"
+    folder.mkdir()
+    framework = "<PropertyGroup><TargetFramework>net8.0</TargetFramework></PropertyGroup>"
+    (folder / "sharp.csproj").write_text(f'<Project Sdk="Microsoft.NET.Sdk.Web">{framework}</Project>\n')
+    project.fairway("add", "./sharp")
+    shown = project.fairway("up", "-d", *project.listen, status=1)
+    message = next(app["message"] for app in project.json("ps") if app["name"] == "sharp")
+    _, _, fix = message.partition("\nfix: ")
+    assert ".NET" in fix, message
+    assert f"  fix: {fix}" in shown
+    assert f"  fix: {fix}" in project.fairway("ps")
 
 
 def test_killed_and_started_again_no_line_is_lost_and_down_finds_the_orphans(project: Project) -> None:
@@ -196,17 +135,23 @@ def test_the_foreground_drains_at_the_first_interrupt(project: Project) -> None:
 
 def test_a_second_interrupt_kills_what_does_not_end(project: Project) -> None:
     project.add("hello", APP.replace("lambda *_: os._exit(0)", "signal.SIG_IGN"))
-    command = [sys.executable, "-m", "fairway", "up", *project.listen]
+    command = [sys.executable, "-m", "fairway", "up", "--workers=2", *project.listen]
     up = subprocess.Popen(
         command, cwd=project.root, env=project.env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
     assert up.stdout is not None
+    seen: list[list[int]] = []
     for awaited in ("Ctrl-C stops everything", "Ctrl-C again stops at once"):
         line = next((line for line in up.stdout if awaited in line), None)
         assert line is not None, f"it never said {awaited!r}"
+        seen.append(project.processes())
         up.send_signal(signal.SIGINT)
     assert "Killed" in up.stdout.read()
     assert up.wait(30) == 130
+    assert len(seen[0]) >= 3, "two workers of the door and the app"
+    assert project.processes() == []
+    with socket.socket() as again:
+        again.bind(("127.0.0.1", project.door))
     up.stdout.close()
     assert project.fairway("down").startswith("Nothing runs")
 
@@ -229,18 +174,3 @@ def _check_tcp(project: Project) -> None:
         for line in events:
             if line.startswith(b"data:") and b"followed" in line:
                 break
-
-
-def _until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-
-
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [sock.getsockname()[1] for sock in sockets]
-    for sock in sockets:
-        sock.close()
-    return ports

@@ -207,3 +207,36 @@ def test_logs_from_files_alone(capsys: pytest.CaptureFixture[str], tmp_path: Pat
     assert (told["app"], told["level"], told["offset"]) == ("a", "error", 0)
     assert run(["logs", "--grep", "PLAIN", "-i", "--raw"]) == 0
     assert capsys.readouterr().out == "plain \\x1b]0;owned\\x07\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        (["--tls-cert", __file__], "--tls-key"),
+        (["--tls-cert", __file__, "--tls-key", __file__, "--acme", "a@example.com"], "do not go together"),
+        (["--acme-directory", "https://x"], "--acme EMAIL"),
+        (["--trusted", "10.0.0.0/99"], "--trusted"),
+        (["--access-log", "2"], "from 0 to 1"),
+    ],
+)
+def test_options_of_the_door_that_make_no_sense(
+    options: list[str], word: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["up", *options]) == exits.USAGE
+    assert word in capsys.readouterr().err
+
+
+def test_a_password_becomes_a_hash_that_the_registry_takes(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from io import StringIO
+
+    from fairway.apps.values import password_hash
+    from fairway.proxy.auth import verify_password
+
+    monkeypatch.setattr("sys.stdin", StringIO("open sesame\n"))
+    assert run(["door", "hash"]) == 0
+    printed = capsys.readouterr().out.strip()
+    assert verify_password(b"open sesame", password_hash(printed))
+    monkeypatch.setattr("sys.stdin", StringIO(""))
+    assert run(["door", "hash"]) == exits.USAGE

@@ -1,0 +1,85 @@
+"""Which certificates the door gets, and when."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from fairway.platform.tls import Certificates, TlsConfig, TlsError, authority_folder, is_public, retry_pause
+from fairway.proxy.devca import DevelopmentAuthority
+from fairway.proxy.tls import CertificateStore
+
+
+@pytest.fixture
+def given(tmp_path: Path) -> TlsConfig:
+    made = DevelopmentAuthority(tmp_path / "own").issue(["a.localhost"], tmp_path / "site")
+    return TlsConfig(certificate=made, key=made.with_suffix(".key"))
+
+
+def test_names_under_localhost_are_covered_once(tmp_path: Path) -> None:
+    certificates = Certificates(TlsConfig(authority=tmp_path / "authority"), tmp_path / "tls")
+    certificates.prepare()
+    assert certificates.needs(["a.localhost", "shop.example.com", "localhost"]) == ["a.localhost"]
+    assert certificates.cover(["a.localhost", "shop.example.com"])
+    assert not certificates.cover(["a.localhost"])
+    assert certificates.needs(["a.localhost"]) == []
+    assert "'a.localhost', 'localhost'" in repr(CertificateStore(certificates.folder))
+    for path in (certificates.folder, certificates.challenges, certificates.folder.parent):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o700
+    root = certificates.config.root
+    assert root == tmp_path / "authority" / "authority.crt"
+    assert root.exists()
+
+
+def test_the_operators_pair_is_taken_over_whole(given: TlsConfig, tmp_path: Path) -> None:
+    assert given.certificate is not None
+    assert given.key is not None
+    assert given.root is None
+    certificates = Certificates(given, tmp_path / "tls")
+    certificates.check()
+    certificates.prepare()
+    copied = certificates.folder / "given.key"
+    assert stat.S_IMODE(copied.stat().st_mode) == 0o600
+    assert not certificates.changed()
+    assert certificates.needs(["b.localhost"]) == []
+    assert not certificates.cover(["b.localhost"])
+
+    old = copied.read_bytes()
+    other = DevelopmentAuthority(tmp_path / "own").issue(["b.localhost"], tmp_path / "other")
+    given.key.write_bytes(other.with_suffix(".key").read_bytes())
+    assert not certificates.changed(), "the key does not fit the certificate yet"
+    assert copied.read_bytes() == old
+    given.certificate.write_bytes(other.read_bytes())
+    assert certificates.changed()
+    assert copied.read_bytes() != old
+    assert not certificates.changed()
+    os.unlink(given.certificate)
+    assert not certificates.changed()
+
+
+def test_files_that_cannot_be_used_are_named(given: TlsConfig, tmp_path: Path) -> None:
+    nothing = TlsConfig(certificate=tmp_path / "none.crt", key=given.key)
+    with pytest.raises(TlsError, match=r"none\.crt"):
+        Certificates(nothing, tmp_path / "tls").check()
+    with pytest.raises(TlsError, match="key beside"):
+        Certificates(TlsConfig(certificate=given.certificate), tmp_path / "tls").check()
+
+
+def test_public_names_are_due_at_first_and_after_a_pause(tmp_path: Path) -> None:
+    certificates = Certificates(TlsConfig(acme="a@example.com", authority=tmp_path / "authority"), tmp_path / "tls")
+    hosts = ["shop.example.com", "a.localhost", "localhost", "10.0.0.1", "*.example.com", "*", "internal"]
+    assert certificates.due(hosts, 0.0) == ["shop.example.com"]
+    assert [is_public(host) for host in ("example.com", "::1", "1.2.3.4")] == [True, False, False]
+
+
+@pytest.mark.parametrize(("failures", "minutes"), [(1, 5), (2, 10), (3, 20), (8, 360), (1000, 360)])
+def test_a_failed_order_waits_ever_longer(failures: int, minutes: int) -> None:
+    assert retry_pause(failures) == minutes * 60.0
+
+
+def test_the_authority_is_the_users_own() -> None:
+    assert authority_folder({"HOME": "/home/ann"}) == Path("/home/ann/.local/share/fairway/authority")
+    assert authority_folder({"HOME": "/home/ann", "XDG_DATA_HOME": "/d"}) == Path("/d/fairway/authority")
