@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -59,7 +60,8 @@ def _own_log(project: Project) -> TextIO:
     path = project.layout.daemon_log
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return open(path, "a", buffering=1, encoding="utf-8")
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        return open(file, "a", buffering=1, encoding="utf-8")
     except OSError:
         return sys.stderr  # the daemon is about to say, in its own words, that it cannot write there
 

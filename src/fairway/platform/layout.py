@@ -54,9 +54,10 @@ class Layout:
 
     def create(self) -> None:
         """Create the folders that are missing, each 0700. Raises `OSError` where that is not permitted."""
-        for folder in (self.root, self.logs, self.releases, self.run, self.cache):
+        builder = (self.releases, self.cache, self.root / "builds", self.root / "build-logs", self.root / "venvs")
+        for folder in (self.root, self.logs, self.run, *builder):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self.root.chmod(0o700)
+            folder.chmod(0o700)  # the mode of a folder that was here, or came as another one's parent
         sockets = self.api_socket.parent
         if sockets != self.run:
             sockets.mkdir(mode=0o700, exist_ok=True)
