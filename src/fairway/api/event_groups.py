@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 MAX_WAIT_S = 60.0
 MAX_CLAIM = 1000
 _LONGEST_LEASE = 86_400.0
+_LARGEST = 2**63 - 1
 
 
 class StoredView(msgspec.Struct, frozen=True, kw_only=True):
@@ -232,8 +233,8 @@ class _Handlers:
     @operation("Join a group, creating it", tag="events", body=JoinRequest, status=204, errors=(415, 422, 503))
     async def join(self, request: Request) -> Response:
         asked = await read(request, JoinRequest)
-        if asked.after is not None and asked.after < 0:
-            raise RequestError(f"Expected after to be at least 0, got {asked.after}.", field="$.after")
+        if asked.after is not None:
+            _within("after", asked.after, 0, _LARGEST)
         await self._store.join(request.path_params["group"], asked.pattern, asked.after)
         return reply(None)
 
@@ -248,6 +249,8 @@ class _Handlers:
         until = time.monotonic() + asked.wait_s
         while True:
             changes, last = self._store.changes, await self._store.last()
+            if await request.is_disconnected():
+                return reply(Claims(events=[]))  # nobody would settle what is claimed now
             claimed = await self._store.claim(group, asked.limit, asked.lease_s, asked.max_deliveries)
             due = await self._store.next_due(group)
             left = until - time.monotonic()
@@ -259,25 +262,25 @@ class _Handlers:
 
     @operation("Acknowledge an event", tag="events", body=SettleRequest, status=204, errors=(404, 409, 415, 422, 503))
     async def ack(self, request: Request) -> Response:
-        asked, group = await read(request, SettleRequest), request.path_params["group"]
+        asked, group = await _settling(request), request.path_params["group"]
         return _settled(await self._store.ack(group, asked.offset, asked.fence), group, asked)
 
     @operation("Give an event back", tag="events", body=SettleRequest, status=204, errors=(404, 409, 415, 422, 503))
     async def nack(self, request: Request) -> Response:
-        asked, group = await read(request, SettleRequest), request.path_params["group"]
+        asked, group = await _settling(request), request.path_params["group"]
         _within("delay_s", asked.delay_s, 0, _LONGEST_LEASE)
         done = await self._store.nack(group, asked.offset, asked.fence, asked.delay_s, asked.max_deliveries)
         return _settled(done, group, asked)
 
     @operation("Keep an event longer", tag="events", body=SettleRequest, status=204, errors=(404, 409, 415, 422, 503))
     async def extend(self, request: Request) -> Response:
-        asked, group = await read(request, SettleRequest), request.path_params["group"]
+        asked, group = await _settling(request), request.path_params["group"]
         _within("lease_s", asked.lease_s, 0.001, _LONGEST_LEASE)
         return _settled(await self._store.extend(group, asked.offset, asked.fence, asked.lease_s), group, asked)
 
     @operation("Dead-letter an event", tag="events", body=SettleRequest, status=204, errors=(404, 409, 415, 422, 503))
     async def kill(self, request: Request) -> Response:
-        asked, group = await read(request, SettleRequest), request.path_params["group"]
+        asked, group = await _settling(request), request.path_params["group"]
         return _settled(await self._store.kill(group, asked.offset, asked.fence, asked.reason), group, asked)
 
     @operation("Publish a group's dead letters again", tag="events", response=Replayed, errors=(404, 422, 503))
@@ -296,6 +299,14 @@ class _Handlers:
         return reply(Trimmed(removed=await self._store.trim((await read(request, TrimRequest)).before)))
 
 
+async def _settling(request: Request) -> SettleRequest:
+    asked = await read(request, SettleRequest)
+    _within("offset", asked.offset, 0, _LARGEST)
+    _within("fence", asked.fence, 0, _LARGEST)
+    _within("max_deliveries", asked.max_deliveries, 1, _LARGEST)
+    return asked
+
+
 def _stored(stored: Stored) -> StoredView:
     event = msgspec.Raw(stored.event.encode())
     return StoredView(offset=stored.offset, topic=stored.topic, at=stored.at, event=event)
@@ -312,7 +323,8 @@ def _settled(done: bool, group: str, asked: SettleRequest) -> Response:
 
 def _within(field: str, value: float, low: float, high: float) -> None:
     if not low <= value <= high:
-        raise RequestError(f"Expected {field} from {low:g} to {high:g}, got {value:g}.", field=f"$.{field}")
+        got = str(value)[:40]  # an integer of any length may come
+        raise RequestError(f"Expected {field} from {low:g} to {high:g}, got {got}.", field=f"$.{field}")
 
 
 def _seconds(request: Request, name: str, most: float) -> float:

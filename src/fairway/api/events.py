@@ -112,10 +112,8 @@ class _Handlers:
             except SlowSubscriber as error:
                 data = {"code": error.code, "detail": error.message, "offset": error.offset}
                 yield ServerSentEvent(data=data, event="fairway.disconnected", id=str(error.offset))
-            finally:
-                subscription.close()
 
-        return stream(events())
+        return stream(events(), on_end=subscription.close)
 
     async def _history(self, pattern: str, after: int, end: int) -> AsyncIterator[ServerSentEvent]:
         while after < end and (batch := await self._bus.store.read(after, _BATCH, pattern)):

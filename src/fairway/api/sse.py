@@ -6,11 +6,12 @@ Source: WHATWG HTML, "Server-sent events".
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import msgspec
 from starlette.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 HEARTBEAT = 15.0
 _HEADERS = {"cache-control": "no-store", "x-accel-buffering": "no"}
@@ -39,12 +40,33 @@ class ServerSentEvent(msgspec.Struct, frozen=True, kw_only=True):
         return head.encode() + b"data: " + msgspec.json.encode(self.data) + b"\n\n"
 
 
-def stream(events: AsyncIterator[ServerSentEvent], *, heartbeat: float = HEARTBEAT) -> StreamingResponse:
+class _Stream(StreamingResponse):
+    """Calls `on_end` however the answer ends: an iterator that was never begun runs no ``finally`` of its own."""
+
+    on_end: Callable[[], None] | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            if self.on_end is not None:
+                self.on_end()
+
+
+def stream(
+    events: AsyncIterator[ServerSentEvent],
+    *,
+    heartbeat: float = HEARTBEAT,
+    on_end: Callable[[], None] | None = None,
+) -> StreamingResponse:
     """Return the response that sends `events` as they come, and a comment every `heartbeat` seconds of silence.
 
-    When the client goes, the iterator is closed, so its ``finally`` runs. A slow client holds the iterator up.
+    When the client goes, the iterator is closed, so its ``finally`` runs, if it had been begun; `on_end` is called in any
+    case. A slow client holds the iterator up.
     """
-    return StreamingResponse(_encoded(events, heartbeat), media_type="text/event-stream", headers=_HEADERS)
+    response = _Stream(_encoded(events, heartbeat), media_type="text/event-stream", headers=_HEADERS)
+    response.on_end = on_end
+    return response
 
 
 async def _encoded(events: AsyncIterator[ServerSentEvent], heartbeat: float) -> AsyncIterator[bytes]:

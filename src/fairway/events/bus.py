@@ -10,25 +10,27 @@ from __future__ import annotations
 import asyncio
 import heapq
 import logging
+import math
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from itertools import count
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
-from fairway.concurrency import CancelContext, Context, WaitGroup, after_func, background, with_cancel
+from fairway.concurrency import CancelContext, Context, WaitGroup, after_func, background, nil, with_cancel
 from fairway.events.consumer import GroupConsumer, GroupOptions
 from fairway.events.errors import BusClosed, EventError, EventStoreUnavailable, InvalidTopic
 from fairway.events.event import Event
 from fairway.events.handler import EventHandler
-from fairway.events.store import DEAD_PREFIX, EventStore, revive
+from fairway.events.store import DEAD_PREFIX, EventStore, Stored, revive
 from fairway.events.stores import open_event_store
 from fairway.events.subscription import Policy, Subscription
 from fairway.events.topic import check_topic
 
 _LOG = logging.getLogger("fairway.events")
 _BATCH = 512
+_FAIR = 64  # events that publishers hand over before they let others run
 _PAUSE = (0.1, 5.0)  # seconds: first and longest pause while the store is away
 
 
@@ -53,8 +55,12 @@ class EventBus:
         self._ctx: Context = background()
         self._stop: CancelContext | None = None
         self._tasks = WaitGroup()
+        self._members = WaitGroup()  # of groups: their acknowledgements need the store
+        self._lost = 0  # how often the log was lost: offsets of before mean nothing then
         self._live: set[Subscription] = set()
         self._all: set[Subscription] = set()
+        self._blocking: set[Subscription] = set()  # whom publishers wait for: live once, with the policy block
+        self._unyielding = 0  # events handed over by publishers since they last let other tasks run
         self._cursor = 0
         self._started = False
         self._order = count()
@@ -75,21 +81,28 @@ class EventBus:
         await self.close()
 
     async def close(self) -> None:
-        """End every subscription and consumer, wait for them, close the store. Closing twice is no error."""
+        """End every subscription and consumer, wait for them, close the store. Closing twice is no error.
+
+        Handlers finish what they have in hand and acknowledge it, so never call it from within a handler.
+        """
         if self._stop is None:
             return
         stop, self._stop = self._stop, None
         stop.cancel()
         for subscription in list(self._all):
             subscription.close()
-        await self._tasks.wait()
-        self._announce(sys.maxsize)
-        await self.store.close()
+        try:
+            await self._members.wait()
+            await self._tasks.wait()
+        finally:
+            self._announce(sys.maxsize)
+            await self.store.close()
 
     async def publish(self, ctx: Context, event: Event, *, topic: str | None = None) -> None:
         """Store the event under `topic` (None: its type), then wait for ``block`` subscribers that are behind.
 
-        See `EventPublisher.publish` for errors and cancellation.
+        See `EventPublisher.publish` for errors and cancellation; where `ctx` ends while it waits for a subscriber, the
+        event is stored already.
         """
         await self.publish_many(ctx, [(topic or event.type, event)])
 
@@ -101,23 +114,37 @@ class EventBus:
         """
         self._check_open()
         for topic, _ in records:
-            if topic.startswith("$"):
-                raise InvalidTopic(f"topics that start with $ are the system's own, got {topic[:80]!r}")
+            if not isinstance(topic, str) or topic.startswith("$"):
+                raise InvalidTopic(f"topics that start with $ are the system's own, got {str(topic)[:80]!r}")
+        if not records:
+            return []
         if (ended := ctx.err()) is not None:
             raise ended
+        if ctx.done() is nil:  # it can never end: nothing to bind to
+            return await self._store_and_wait(records)
         async with ctx.bind():
-            offsets = await self.store.append(records)
-            blocking = [subscription for subscription in self._live if subscription.policy == "block"]
-            if blocking:
-                await self._wait_room(blocking, offsets[-1])
+            return await self._store_and_wait(records)
+
+    async def _store_and_wait(self, records: list[tuple[str, Event]]) -> list[int]:
+        offsets = await self.store.append(records)
+        if self.store.features.objects and self._live:
+            # In this process's memory: reading never waits, so the publisher hands over by itself what is new.
+            while self._cursor < offsets[-1] and (batch := await self.store.read(self._cursor, _BATCH)):
+                self._hand_over(batch)
+            self._unyielding += 1
+            if self._unyielding >= _FAIR:
+                self._unyielding = 0
+                await asyncio.sleep(0)
+        if self._blocking:
+            await self._wait_room(offsets[-1])
         return offsets
 
-    async def _wait_room(self, blocking: list[Subscription], offset: int) -> None:
+    async def _wait_room(self, offset: int) -> None:
         if self._cursor < offset:  # the task that reads the log has not handed it over yet
             reached = asyncio.get_running_loop().create_future()
             heapq.heappush(self._reached, (offset, next(self._order), reached))
             await reached
-        for subscription in blocking:
+        for subscription in [one for one in self._blocking if not one.has_room]:
             await subscription.wait_room()
 
     @asynccontextmanager
@@ -154,32 +181,58 @@ class EventBus:
     ) -> Subscription:
         """Open a subscription that the caller closes; see `subscribe`."""
         self._check_open()
-        subscription = Subscription(pattern, policy, buffer, on_close=self._forget)
+        if (after is not None and after < 0) or (since is not None and not math.isfinite(since)):
+            raise EventError(f"expected after >= 0 and since in seconds since the epoch, got {after} and {since}")
+        subscription = Subscription(pattern, policy, buffer, on_close=self._forget, on_lag=self._catch_up)
         if since is not None:
             after = await self.store.offset_before(since)
-        elif after is not None:
-            after = min(after, await self.store.last())  # an offset of a log that was lost since
+        else:
+            newest = await self.store.last()
+            if after is None:
+                subscription.skip(newest)  # the task that reads the log may be behind: from now on means from now on
+            else:
+                after = min(after, newest)  # an offset of a log that was lost since
+        self._check_open()
         self._all.add(subscription)
         if policy == "block":
             self._tasks.go(subscription.forward)
         if after is None:
-            self._live.add(subscription)
+            self._join_live(subscription)
         else:
             self._tasks.go(self._replay, subscription, after)
         return subscription
 
+    def _join_live(self, subscription: Subscription) -> None:
+        self._live.add(subscription)
+        if subscription.policy == "block":
+            self._blocking.add(subscription)
+
     def _forget(self, subscription: Subscription) -> None:
         self._live.discard(subscription)
+        self._blocking.discard(subscription)
         self._all.discard(subscription)
 
+    def _catch_up(self, subscription: Subscription, after: int) -> None:
+        self._live.discard(subscription)
+        self._tasks.go(self._replay, subscription, after)
+
     async def _replay(self, subscription: Subscription, after: int) -> None:
-        pause = _pauses()
+        try:
+            await self._read_log(subscription, after)
+        except BaseException:
+            subscription.close()  # ended, not silent
+            raise
+
+    async def _read_log(self, subscription: Subscription, after: int) -> None:
+        pause, lost = _pauses(), self._lost
         while not subscription.closed:
+            if lost != self._lost:
+                after, lost = 0, self._lost
             cursor = self._cursor
             if after >= cursor:
                 # Caught up, and no await since the comparison: the pump hands over what follows.
                 subscription.skip(after)
-                self._live.add(subscription)
+                self._join_live(subscription)
                 return
             try:
                 batch = await self.store.read(after, _BATCH)
@@ -188,6 +241,7 @@ class EventBus:
                 continue
             except BusClosed:
                 return
+            pause = _pauses()
             for stored in batch:
                 if subscription.matches(stored.topic) and not await subscription.feed(stored):
                     return
@@ -198,27 +252,45 @@ class EventBus:
         while self._ctx.err() is None:
             try:
                 async with self._ctx.bind():
-                    if not await self.store.wait(self._cursor, 2.0) and await self.store.last() < self._cursor:
-                        _LOG.warning("event bus: the log was lost; reading the new one from its first event")
-                        self._cursor = 0
                     batch = await self.store.read(self._cursor, _BATCH)
+                    if not batch:
+                        await self._wait_for_news()
             except EventStoreUnavailable as error:
                 await self._back_off(error, next(pause))
                 continue
             except BusClosed:
                 return
-            except Exception:
+            except Exception as error:
                 if self._ctx.err() is not None:
                     return
-                raise
+                _LOG.exception("event bus: reading the log above offset %d failed", self._cursor)
+                await self._back_off(error, next(pause))
+                continue
             pause = _pauses()
-            for stored in batch:
-                self._cursor = stored.offset
-                for subscription in list(self._live):
-                    if subscription.matches(stored.topic):
-                        subscription.offer(stored)
-            self._announce(self._cursor)
-            await asyncio.sleep(0)  # readers take what was handed over before the next batch comes
+            if batch:
+                self._hand_over(batch)
+                await asyncio.sleep(0)  # readers take what was handed over before the next batch comes
+
+    async def _wait_for_news(self) -> None:
+        if await self.store.wait(self._cursor, 2.0) or await self.store.last() >= self._cursor:
+            return
+        _LOG.warning("event bus: the log was lost; reading the new one from its first event")
+        self._cursor = 0
+        self._lost += 1
+        for subscription in self._live:
+            subscription.skip(0)
+
+    def _hand_over(self, batch: list[Stored]) -> None:
+        live = list(self._live)  # nothing is awaited here, so none joins
+        for stored in batch:
+            if stored.offset <= self._cursor:
+                continue  # a publisher was faster
+            topic = stored.topic
+            for subscription in live:
+                if subscription.matches(topic):
+                    subscription.offer(stored)
+        self._cursor = max(self._cursor, batch[-1].offset)
+        self._announce(self._cursor)
 
     def _announce(self, offset: int) -> None:
         while self._reached and self._reached[0][0] <= offset:
@@ -226,7 +298,7 @@ class EventBus:
             if not future.done():
                 future.set_result(None)
 
-    async def _back_off(self, error: EventStoreUnavailable, seconds: float) -> None:
+    async def _back_off(self, error: Exception, seconds: float) -> None:
         _LOG.warning("event bus: %s; trying again in %.1f s", error, seconds)
         done = self._ctx.done()
         try:
@@ -252,12 +324,19 @@ class EventBus:
         consumer = GroupConsumer(self.store, group, pattern, options or GroupOptions())
         ctx = with_cancel(self._ctx)
         members = WaitGroup()
-        members.go(consumer.run, ctx)
+        members.go(self._member, consumer.run, ctx)
         try:
             yield consumer
         finally:
             ctx.cancel()
             await members.wait()
+
+    async def _member(self, run: Callable[..., Awaitable[None]], *args: Any) -> None:
+        self._members.add(1)
+        try:
+            await run(*args)
+        finally:
+            self._members.done()
 
     async def handle(
         self,
@@ -269,8 +348,9 @@ class EventBus:
         after: int | None = None,
         options: GroupOptions | None = None,
     ) -> None:
-        """Handle a group's events with `handler` until `ctx` ends; then finish what is in hand and return.
+        """Handle a group's events with `handler` until `ctx` or the bus ends; then finish what is in hand and return.
 
+        The handler is given a context that ends with either.
         Done is acknowledged, an exception is delivered again after the backoff, `UnknownEventType` and
         `InvalidEventData` are dead-lettered at once.
         """
@@ -280,8 +360,8 @@ class EventBus:
         claims = with_cancel(ctx)
         unlink = after_func(self._ctx, claims.cancel)
         members = WaitGroup()
-        members.go(consumer.run, claims)
-        members.go(consumer.run_handler, ctx, handler)
+        members.go(self._member, consumer.run, claims)
+        members.go(self._member, consumer.run_handler, claims, handler)
         try:
             await members.wait()
         finally:
@@ -292,19 +372,23 @@ class EventBus:
     async def replay_dead(self, ctx: Context, group: str) -> int:
         """Publish every dead letter of a group again, under its first topic, and return how many there were.
 
-        Each is published under a new id, so that it is not taken for a duplicate; the dead letters stay in the log.
+        Each is published once under a new id, so that it is not taken for a duplicate; the dead letters stay in the
+        log, and asking again publishes only what has died since.
         """
         self._check_open()
         after, count = 0, 0
         end = await self.store.last()
-        while batch := await self.store.read(after, _BATCH, DEAD_PREFIX + check_topic(group)):
+        while ctx.err() is None and (batch := await self.store.read(after, _BATCH, DEAD_PREFIX + check_topic(group))):
             for stored in batch:
                 after = stored.offset
                 if after > end:
                     return count
-                topic, event = revive(stored)
-                await self.publish(ctx, event, topic=topic)
-                count += 1
+                # Straight to the store: the first topic may be one of the system's.
+                newest = await self.store.last()
+                [offset] = await self.store.append([revive(stored)])
+                count += offset > newest
+        if (ended := ctx.err()) is not None:
+            raise ended
         return count
 
     def _check_open(self) -> None:

@@ -13,7 +13,7 @@ import sys
 from dataclasses import dataclass
 
 from fairway.concurrency import Chan, Context, RecvChan, SendOnClosed, WaitGroup, WeightedSemaphore
-from fairway.events.delivery import Delivery
+from fairway.events.delivery import LONGEST, Delivery
 from fairway.events.errors import (
     BusClosed,
     EventError,
@@ -35,7 +35,7 @@ class GroupOptions:
     """How a group delivers.
 
     Attributes:
-        lease: Seconds that one delivery may take before it counts as lost, > 0.
+        lease: Seconds that one delivery may take before it counts as lost, > 0, a year at most.
         max_deliveries: Tries before an event is dead-lettered, >= 1.
         backoff: Seconds before the second try; doubles with each, up to `max_backoff`.
         concurrency: Events in the hands of this member at once, >= 1.
@@ -48,10 +48,12 @@ class GroupOptions:
     concurrency: int = 1
 
     def __post_init__(self) -> None:
-        if self.lease <= 0 or self.max_deliveries < 1 or self.backoff < 0 or self.concurrency < 1:
+        seconds = 0 < self.lease <= LONGEST and 0 <= self.backoff <= LONGEST and 0 <= self.max_backoff <= LONGEST
+        if not seconds or self.max_deliveries < 1 or self.concurrency < 1:
             raise EventError(
-                "expected lease > 0, max_deliveries >= 1, backoff >= 0 and concurrency >= 1, "
-                f"got {self.lease}, {self.max_deliveries}, {self.backoff} and {self.concurrency}"
+                f"expected lease above 0, backoff and max_backoff from 0, all up to {LONGEST:g} seconds, max_deliveries "
+                f"and concurrency >= 1, got {self.lease}, {self.backoff}, {self.max_backoff}, {self.max_deliveries} and "
+                f"{self.concurrency}"
             )
 
     def delay(self, attempt: int) -> float:
@@ -98,14 +100,8 @@ class GroupConsumer:
             while ctx.err() is None:
                 try:
                     async with ctx.bind():
-                        await self._round(ctx)
+                        await self._round_or_join(ctx)
                     pause = _STORE_BACKOFF[0]
-                except UnknownGroup:
-                    _LOG.warning(
-                        "group %s is gone with all its state: it starts again from the first event", self.group
-                    )
-                    async with ctx.bind():
-                        await self._store.join(self.group, self._pattern, 0)
                 except EventStoreUnavailable as error:
                     _LOG.warning("group %s: %s; trying again in %.1f s", self.group, error, pause)
                     async with ctx.bind():
@@ -120,6 +116,13 @@ class GroupConsumer:
             if not self._out.closed:
                 self._out.close()
 
+    async def _round_or_join(self, ctx: Context) -> None:
+        try:
+            await self._round(ctx)
+        except UnknownGroup:
+            _LOG.warning("group %s is gone with all its state: it starts again from the first event", self.group)
+            await self._store.join(self.group, self._pattern, 0)
+
     async def _round(self, ctx: Context) -> None:
         await self._room.acquire(ctx, 1)
         free = 1
@@ -128,7 +131,7 @@ class GroupConsumer:
         unsent: list[Claimed] = []
         try:
             changes, position = self._store.changes, await self._store.last()
-            unsent = await self._store.claim(self.group, free, self.options.lease, self.options.max_deliveries)
+            unsent = await self._claim(free)
             idle = not unsent
             while unsent:
                 await self._out.send(Delivery(self._store, self.group, unsent[0], self.options.max_deliveries))
@@ -136,10 +139,28 @@ class GroupConsumer:
                 free -= 1
         finally:
             self._room.release(free)
-            for item in unsent:  # never handed out: given back for another member, whatever its number of deliveries
-                await self._store.nack(self.group, item.stored.offset, item.fence, 0.0, sys.maxsize)
+            await self._give_back(unsent)
         if idle:
             await self._rest(position, changes)
+
+    async def _claim(self, free: int) -> list[Claimed]:
+        """Claim; where the caller is cancelled meanwhile, wait for the answer and give back what it leased."""
+        options = self.options
+        claiming = asyncio.ensure_future(
+            self._store.claim(self.group, free, options.lease, options.max_deliveries)
+        )
+        try:
+            return await asyncio.shield(claiming)
+        except asyncio.CancelledError:
+            await asyncio.wait({claiming})
+            if claiming.exception() is None:
+                await self._give_back(claiming.result())
+            raise
+
+    async def _give_back(self, claimed: list[Claimed]) -> None:
+        # Never handed out: for another member, whatever its number of deliveries.
+        for item in claimed:
+            await self._store.nack(self.group, item.stored.offset, item.fence, 0.0, sys.maxsize)
 
     async def _rest(self, position: int, changes: int) -> None:
         due = await self._store.next_due(self.group)
@@ -156,6 +177,8 @@ class GroupConsumer:
         async for delivery in self._out:
             try:
                 await self._handle(ctx, delivery, handler)
+            except BusClosed:
+                _LOG.warning("group %s: %r stays unsettled until its lease runs out: closed", self.group, delivery)
             except UnknownGroup:
                 _LOG.warning("group %s: %r was settled too late: the group is gone", self.group, delivery)
             except EventStoreUnavailable as error:
@@ -184,8 +207,12 @@ class GroupConsumer:
     async def _keep(self, delivery: Delivery) -> None:
         while True:
             await asyncio.sleep(self.options.lease / 3)
-            if not await delivery.extend(self.options.lease):
-                return
+            try:
+                if not await delivery.extend(self.options.lease):
+                    _LOG.warning("group %s: the lease of %r was lost while it was handled", self.group, delivery)
+                    return
+            except EventStoreUnavailable as error:
+                _LOG.warning("group %s: the lease of %r is not extended: %s", self.group, delivery, error)
 
     def __repr__(self) -> str:
         return f"<GroupConsumer {self.group} [{len(self._out)} waiting]>"

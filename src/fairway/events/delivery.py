@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from fairway.events.errors import EventError
 from fairway.events.event import Event
 from fairway.events.store import Claimed, EventStore
+
+
+LONGEST = 31_536_000.0  # seconds of a lease or a delay: a year
 
 
 class Delivery:
@@ -35,7 +39,12 @@ class Delivery:
         return await self._store.ack(self._group, self.offset, self.attempt)
 
     async def nack(self, delay: float = 0.0) -> bool:
-        """Not done: deliver again after `delay` seconds, or dead-letter it if it was the last try."""
+        """Not done: deliver again after `delay` seconds, or dead-letter it if it was the last try.
+
+        Raises:
+            EventError: `delay` is negative, over a year, or not a number.
+        """
+        _check_seconds("delay", delay)
         self.settled = True
         return await self._store.nack(self._group, self.offset, self.attempt, delay, self._max_deliveries)
 
@@ -45,8 +54,14 @@ class Delivery:
         return await self._store.kill(self._group, self.offset, self.attempt, reason)
 
     async def extend(self, lease: float) -> bool:
-        """Keep it for `lease` more seconds."""
+        """Keep it for `lease` more seconds. Raises `EventError` as `nack` does."""
+        _check_seconds("lease", lease)
         return await self._store.extend(self._group, self.offset, self.attempt, lease)
 
     def __repr__(self) -> str:
         return f"<Delivery {self.topic}@{self.offset} to {self._group}, attempt {self.attempt}>"
+
+
+def _check_seconds(what: str, seconds: float) -> None:
+    if not 0 <= seconds <= LONGEST:
+        raise EventError(f"expected {what} from 0 to {LONGEST:g} seconds, got {seconds}")

@@ -12,6 +12,8 @@ from fairway.events.errors import EventError, SlowSubscriber
 from fairway.events.store import Stored
 from fairway.events.topic import matcher
 
+MAX_BUFFER = 1_000_000
+MAX_OVERFLOW = 4096  # events beyond the buffer; more than so many publishers seldom wait at once
 Policy = Literal["block", "drop_oldest", "drop_newest", "disconnect"]
 
 
@@ -28,17 +30,23 @@ class Subscription:
     Args:
         pattern: Topics, see `fairway.events.topic`.
         policy: See above.
-        buffer: Events that may wait unread, >= 1.
+        buffer: Events that may wait unread, 1 to 1,000,000.
         on_close: Called once when the subscription ends.
+        on_lag: Called, with the newest offset handed over, where a ``block`` subscription has to be fed from the log.
     """
 
     def __init__(
-        self, pattern: str, policy: Policy, buffer: int, on_close: Callable[[Subscription], None] | None = None
+        self,
+        pattern: str,
+        policy: Policy,
+        buffer: int,
+        on_close: Callable[[Subscription], None] | None = None,
+        on_lag: Callable[[Subscription, int], None] | None = None,
     ) -> None:
         if policy not in get_args(Policy):
             raise EventError(f"expected policy {', '.join(get_args(Policy))}, got {policy!r}")
-        if buffer < 1:
-            raise EventError(f"expected buffer >= 1, got {buffer}")
+        if not 1 <= buffer <= MAX_BUFFER:
+            raise EventError(f"expected buffer from 1 to {MAX_BUFFER}, got {buffer}")
         self.pattern = pattern
         self.policy = policy
         self.dropped = 0
@@ -49,7 +57,9 @@ class Subscription:
         self._wake: Chan[None] = Chan(1)
         self._room = asyncio.Event()
         self._room.set()
+        self.lagging = False
         self._on_close = on_close
+        self._on_lag = on_lag
         self._last = 0  # newest offset in the channel: where a cut-off subscriber resumes
         self._seen = 0  # newest offset of a replay: what the live feed must not repeat
         self.matches = matcher(pattern)
@@ -64,20 +74,28 @@ class Subscription:
         """Whether the subscription has ended."""
         return self._chan.closed
 
+    @property
+    def has_room(self) -> bool:
+        """Whether publishers need not wait."""
+        return self._room.is_set()
+
     async def wait_room(self) -> None:
         """Wait while publishers have to: until the overflow is read, or the subscription has ended."""
         await self._room.wait()
 
     def offer(self, stored: Stored) -> None:
         """Hand over one event without waiting; the policy decides where there is no room."""
-        if self._chan.closed or stored.offset <= self._seen:
+        if self._chan.closed or stored.offset <= self._seen or self.lagging:
             return
         if not self._overflow and self._chan.try_send(stored):
             self._last = stored.offset
             return
         if self.policy == "block":
-            self._overflow.append(stored)
             self._room.clear()
+            if len(self._overflow) >= MAX_OVERFLOW:
+                self.lagging = True  # it reads on from the log by itself: other processes do not wait for it
+                return
+            self._overflow.append(stored)
             self._wake.try_send(None)
         elif self.policy == "drop_oldest":
             if self._chan.try_recv() is not None:
@@ -97,12 +115,19 @@ class Subscription:
         """Move what overflows into the channel as it is read; runs as long as a ``block`` subscription does."""
         async for _ in self._wake:
             while self._overflow and await self.feed(self._overflow[0]):
-                self._overflow.popleft()
-            self._room.set()
+                if self._overflow:  # closing empties it, maybe in the turn in which the event was read
+                    self._overflow.popleft()
+            if not self.lagging:
+                self._room.set()
+            elif self._on_lag is not None:
+                self._on_lag(self, self._last)
 
     def skip(self, offset: int) -> None:
         """Take nothing at or below `offset` from now on: a replay has handed it over."""
         self._seen = offset
+        if self.lagging:
+            self.lagging = False
+            self._room.set()
 
     async def feed(self, stored: Stored) -> bool:
         """Hand over one event, waiting for room whatever the policy: replay. False once the subscription ended."""

@@ -11,9 +11,10 @@ import re
 from collections.abc import Callable
 from functools import lru_cache
 
-from fairway.events.errors import InvalidTopic
+from fairway.events.errors import EventError, InvalidTopic
 
 MAX_LENGTH = 255
+MAX_GROUP = 200
 _TOPIC = re.compile(r"\$?[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*\Z")
 _PATTERN = re.compile(r"(?:\$?[A-Za-z0-9_-]+|\*)(?:\.(?:[A-Za-z0-9_-]+|\*))*(?:\.>)?\Z|>\Z")
 
@@ -24,6 +25,24 @@ def check_topic(topic: str) -> str:
     if len(topic) > MAX_LENGTH or not _TOPIC.match(topic):
         raise InvalidTopic(f"expected a topic such as orders.created, got {topic[:80]!r}")
     return topic
+
+
+def check_group(group: str, pattern: str, after: int | None) -> None:
+    """Check what a group is joined with.
+
+    Raises:
+        InvalidTopic: The name is no topic, starts with ``$`` or is longer than 200 characters (it becomes part of the
+            dead-letter topic), or the pattern is malformed or reads the group's own dead letters.
+        EventError: `after` is negative.
+    """
+    if group.startswith("$") or len(group) > MAX_GROUP:
+        raise InvalidTopic(
+            f"expected a group's name of at most {MAX_GROUP} characters that does not start with $, got {group[:80]!r}"
+        )
+    if matcher(pattern)(f"$dead.{check_topic(group)}"):
+        raise InvalidTopic(f"group {group!r} would read its own dead letters for ever, got pattern {pattern!r}")
+    if after is not None and after < 0:
+        raise EventError(f"expected a group to start after an offset >= 0, got {after}")
 
 
 @lru_cache(4096)

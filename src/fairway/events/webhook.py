@@ -26,7 +26,7 @@ import msgspec
 
 from fairway.events.errors import EventError
 from fairway.events.event import Event
-from fairway.events.topic import check_topic, matcher
+from fairway.events.topic import matcher
 
 if TYPE_CHECKING:
     from aiohttp.abc import AbstractResolver
@@ -36,6 +36,9 @@ TOLERANCE = 300.0  # seconds that a signature's time may be off
 _SECRET_PREFIX = "whsec_"  # noqa: S105  # the public prefix of a secret's text form
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?\Z")
 _ANSWER = 64 * 1024
+# IPv6 that carries an IPv4 address in its last 32 bits: NAT64 (RFC 6052, RFC 8215), IPv4-compatible (RFC 4291).
+_EMBEDDING = tuple(map(ipaddress.IPv6Network, ("64:ff9b::/96", "64:ff9b:1::/96", "::/96")))
+_METADATA = (ipaddress.IPv6Address("fd00:ec2::254"),)  # a cloud's metadata at an address that is not link-local
 
 
 class WebhookError(EventError):
@@ -86,7 +89,6 @@ class Webhook(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         if not 1 <= self.max_attempts <= 100:
             raise WebhookError(f"expected max_attempts from 1 to 100, got {self.max_attempts}", field="max_attempts")
         matcher(self.pattern)
-        check_topic(self.name)
         check_url(self.url, self.allow_private)
         if not self.secret:
             return msgspec.structs.replace(self, secret=new_secret())
@@ -149,6 +151,9 @@ def check_url(url: str, allow_private: bool) -> None:
         raise WebhookError(f"expected a URL such as https://example.org/hook, got {url[:200]!r}", field="url")
     if parts.username is not None or parts.password is not None or port == 0:
         raise WebhookError("expected a URL without user and password; receivers check the signature", field="url")
+    if not parts.hostname.isascii():
+        # The client would normalise it: full-width digits make an address that was never looked at.
+        raise WebhookError(f"expected a host name in ASCII (xn--…), got {parts.hostname[:80]!r}", field="url")
     try:
         address = ipaddress.ip_address(parts.hostname)
     except ValueError:
@@ -159,14 +164,18 @@ def check_url(url: str, allow_private: bool) -> None:
 def check_address(address: str, allow_private: bool) -> None:
     """Raise `BlockedAddress` unless the IP address is public, or private ones are allowed.
 
-    Multicast, unspecified and link-local addresses are never allowed: cloud metadata services live there.
+    Multicast, unspecified and link-local addresses are never allowed: cloud metadata services live there. An IPv4
+    address inside an IPv6 one (mapped, 6to4, Teredo, NAT64, compatible) counts as itself.
     """
     ip = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(ip, ipaddress.IPv6Address):
         mapped = ip.ipv4_mapped or ip.sixtofour or (ip.teredo[1] if ip.teredo else None)
+        if mapped is None and any(ip in network for network in _EMBEDDING) and int(ip) > 1:
+            mapped = ipaddress.IPv4Address(int(ip) & 0xFFFF_FFFF)
         if mapped is not None:
             ip = mapped
-    if ip.is_multicast or ip.is_unspecified or ip.is_link_local or not (allow_private or ip.is_global):
+    local = not ip.is_global or (isinstance(ip, ipaddress.IPv6Address) and ip.is_site_local)
+    if ip.is_multicast or ip.is_unspecified or ip.is_link_local or ip in _METADATA or (local and not allow_private):
         raise BlockedAddress(
             f"expected a public address, got {ip}",
             field="url",

@@ -10,7 +10,7 @@ from fairway.api.app import Services, create_app
 from fairway.api.server import serve
 from fairway.concurrency import Chan, background, with_cancel
 from fairway.events import Event, EventBus, EventHandlers
-from fairway.events.errors import EventStoreUnavailable, InvalidEvent
+from fairway.events.errors import EventError, EventStoreUnavailable
 from fairway.events.stores.http import HttpEventStore
 from fairway.events.stores.memory import MemoryEventStore
 from fairway.testing.event_stores import EventStoreConformance
@@ -54,8 +54,9 @@ async def test_a_bus_in_another_process_handles_what_is_published_here(daemon) -
 
 async def test_a_wrong_token_and_nobody_there_fail_loudly(daemon) -> None:
     wrong = HttpEventStore(daemon, "x" * 32)
-    with pytest.raises(InvalidEvent, match="token"):
+    with pytest.raises(EventError, match=r"401.*token") as caught:
         await wrong.append([("a", Event("t"))])
+    assert caught.value.code == "events.error"
     await wrong.close()
     nobody = HttpEventStore("http://127.0.0.1:1")
     with pytest.raises(EventStoreUnavailable):

@@ -56,6 +56,11 @@ def test_a_signature_verifies_and_nothing_else_does() -> None:
         "2002:7f00:1::",
         "::",
         "ff02::1",
+        "64:ff9b::a9fe:a9fe",
+        "64:ff9b::7f00:1",
+        "64:ff9b:1::a9fe:a9fe",
+        "::127.0.0.1",
+        "fec0::1",
     ],
 )
 def test_an_address_that_is_not_public_is_blocked(address: str) -> None:
@@ -63,7 +68,7 @@ def test_an_address_that_is_not_public_is_blocked(address: str) -> None:
         check_address(address, allow_private=False)
 
 
-@pytest.mark.parametrize("address", ["169.254.169.254", "::ffff:169.254.169.254", "0.0.0.0", "fe80::1", "224.0.0.1"])
+@pytest.mark.parametrize("address", ["169.254.169.254", "::ffff:169.254.169.254", "0.0.0.0", "fe80::1", "224.0.0.1", "64:ff9b::a9fe:a9fe", "fd00:ec2::254"])
 def test_some_are_blocked_whatever_is_allowed(address: str) -> None:
     with pytest.raises(BlockedAddress):
         check_address(address, allow_private=True)
@@ -89,6 +94,8 @@ def test_public_ones_pass_and_private_ones_where_allowed() -> None:
         "http://x.test/\n",
         "http://127.0.0.1/",
         "http://[::1]:80/",
+        "http://１２７.0.0.1/",
+        "http://①②⑦.0.0.1/",
     ],
 )
 def test_a_bad_url_is_refused(url: str) -> None:

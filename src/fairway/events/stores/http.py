@@ -67,7 +67,7 @@ class HttpEventStore:
             wanted = min(limit - len(found), 1000)
             rows = await self._get("/v1/events/log", after=after, limit=wanted, topic=pattern)
             found += [_stored(row) for row in rows]
-            if len(rows) < wanted:
+            if not rows:  # fewer than wanted may mean that they are large
                 break
             after = found[-1].offset
         return found
@@ -192,6 +192,10 @@ class HttpEventStore:
             async with self._session.request(method, url, data=body, headers=headers, allow_redirects=False) as answer:
                 data = await answer.read()
                 status = answer.status
+        except RuntimeError as error:
+            if self._closed:  # meanwhile
+                raise BusClosed("the event store is closed") from error
+            raise
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise EventStoreUnavailable(f"{self._url}: {type(error).__name__}: {error}") from error
         if status >= 400:
@@ -211,7 +215,9 @@ def _problem(status: int, data: bytes, url: str) -> EventError:
     kind = _ERRORS.get(code)
     if kind is None and (status >= 500 or status == 429):
         kind = EventStoreUnavailable
-    if kind is None or kind in (errors.InvalidEvent, errors.SlowSubscriber):
+    if kind is None:
+        return EventError(f"{url} answered {status}: {detail}", hint=problem.get("hint"))
+    if kind in (errors.InvalidEvent, errors.SlowSubscriber):
         return errors.InvalidEvent(detail, field=problem.get("field", ""), hint=problem.get("hint"))
     return kind(detail)
 

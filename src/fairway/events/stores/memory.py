@@ -12,7 +12,7 @@ from fairway.events.errors import BusClosed, EventError, UnknownGroup
 from fairway.events.event import Event
 from fairway.events.store import Claimed, Features, GroupInfo, Stored, dead_letter
 from fairway.events.stores.wakeups import Wakeups
-from fairway.events.topic import check_topic, matcher
+from fairway.events.topic import check_group, check_topic, matcher
 
 _TAKE = 1024  # events that one claim looks at beyond the cursor
 _DEDUPLICATED = 65536  # newest events whose (source, id) is remembered
@@ -95,7 +95,7 @@ class MemoryEventStore:
         if pattern is None:
             return self._log[start : start + limit]
         matches = matcher(pattern)
-        tail = islice(self._log, start, None)
+        tail = (self._log[index] for index in range(start, len(self._log)))
         return list(islice((stored for stored in tail if matches(stored.topic)), limit))
 
     async def last(self) -> int:
@@ -124,10 +124,10 @@ class MemoryEventStore:
     async def join(self, group: str, pattern: str, after: int | None) -> None:
         """See `EventStore.join`."""
         self._check_open()
-        check_topic(group)
+        check_group(group, pattern, after)
         found = self._groups.get(group)
         if found is None:
-            self._groups[group] = _Group(pattern, self._last if after is None else after)
+            self._groups[group] = _Group(pattern, self._last if after is None else min(after, self._last))
         elif found.pattern != pattern:
             raise EventError(f"group {group!r} reads {found.pattern!r}; expected the same pattern, got {pattern!r}")
 
@@ -250,7 +250,7 @@ class MemoryEventStore:
 
     def _take(self, group: _Group) -> None:
         start = self._index(group.cursor)
-        for stored in islice(self._log, start, start + _TAKE):
+        for stored in self._log[start : start + _TAKE]:  # islice would walk there from the first
             group.cursor = stored.offset
             if not group.matches(stored.topic):
                 continue

@@ -1,13 +1,15 @@
 """Events in one SQLite file: durable without a server, one owner process.
 
 The log is a table whose row id is the offset (AUTOINCREMENT: never given twice). What a group has taken in and not
-finished is a row in `pending`; finishing deletes it. Leases are wall-clock times, so they survive a restart; a clock
+finished is a row in `pending`; finishing deletes it. Its `leased` is 0 waiting, 1 leased, 2 waiting for the event before
+it with the same partition key. Leases are wall-clock times, so they survive a restart; a clock
 that jumps ahead makes leases run out early, which the fences make harmless.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -18,10 +20,13 @@ from fairway.events.event import Event
 from fairway.events.store import Claimed, Features, GroupInfo, Stored, dead_letter
 from fairway.events.stores.sqlite_writer import Writer
 from fairway.events.stores.wakeups import Wakeups
-from fairway.events.topic import check_topic, matcher
+from fairway.events.topic import check_group, check_topic, matcher
 
 MAX_EVENT = 1024 * 1024  # bytes of one event in JSON
 _TAKE = 1024  # events looked at in one step of a claim
+_ROUNDS = 4  # steps in one transaction
+_LOOK = 4096  # events that one step of a read by pattern looks at
+_READ_BYTES = 16 * 1024 * 1024  # documents that one read returns at most, and one event more
 _SLICE = 5000  # rows removed in one transaction
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS event (
@@ -49,11 +54,14 @@ CREATE TABLE IF NOT EXISTS pending (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS pending_key ON pending (grp, key, offset) WHERE key IS NOT NULL;
 CREATE INDEX IF NOT EXISTS pending_due ON pending (grp, due) WHERE due > 0;
+CREATE INDEX IF NOT EXISTS pending_ready ON pending (grp, offset) WHERE leased = 0 AND due = 0;
 CREATE INDEX IF NOT EXISTS pending_offset ON pending (offset);
 """
+# After `_expire` nothing that may be claimed has a due time; what waits for its key has leased = 2. The last condition
+# is for rows that a release before this one wrote.
 _CLAIMABLE = """
 SELECT p.offset, p.fence, e.topic, e.at, e.document FROM pending p JOIN event e ON e.offset = p.offset
-WHERE p.grp = ? AND p.leased = 0 AND p.due <= ? AND (p.key IS NULL OR NOT EXISTS (
+WHERE p.grp = ? AND p.leased = 0 AND p.due = 0 AND (p.key IS NULL OR NOT EXISTS (
     SELECT 1 FROM pending q WHERE q.grp = p.grp AND q.key = p.key AND q.offset < p.offset))
 ORDER BY p.offset LIMIT ?
 """
@@ -100,9 +108,15 @@ class SqliteEventStore:
                     f"event {event.type!r} ({event.id}): expected at most {MAX_EVENT} bytes, got {len(document)}"
                 )
             rows.append((topic, event.source, event.id, event.partition_key, document))
-        offsets = await self._writer.run(lambda: self._append(rows))
+        return await self._writer.run(lambda: self._append(rows), done=self._appended)
+
+    def _appended(self, offsets: list[int]) -> None:
+        self._last = max(self._last, *offsets, 0)
         self._wakeups.wake()
-        return offsets
+
+    def _settled(self, moved: bool) -> None:
+        if moved:
+            self._wakeups.wake()
 
     def _append(self, rows: Sequence[tuple[str, str, str, str | None, bytes]]) -> list[int]:
         at = self._clock.time()
@@ -121,23 +135,41 @@ class SqliteEventStore:
         return offsets
 
     async def read(self, after: int, limit: int, pattern: str | None = None) -> list[Stored]:
-        """See `EventStore.read`."""
+        """See `EventStore.read`. Looks at a slice of the log at a time: writers go between two slices."""
         matches = None if pattern is None else matcher(pattern)
-
-        def work() -> list[tuple[int, str, float, bytes]]:
-            found: list[tuple[int, str, float, bytes]] = []
-            sql = "SELECT offset, topic, at, document FROM event WHERE offset > ? ORDER BY offset"
-            if matches is None:
-                return list(self._db.execute(sql + " LIMIT ?", (after, limit)))
-            for row in self._db.execute(sql, (after,)):
-                if matches(row[1]):
-                    found.append(row)
-                    if len(found) == limit:
-                        break
-            return found
-
-        rows = await self._writer.run(work, writes=False)
+        after = _within_log(after)
+        rows: list[tuple[int, str, float, bytes]] = []
+        size, more = 0, True
+        while more and len(rows) < limit and size < _READ_BYTES:
+            room = limit - len(rows)
+            found, after, more = await self._writer.run(partial(self._slice, after, room, matches), writes=False)
+            rows += found
+            size += sum(len(row[3]) for row in found)
         return [Stored(offset, topic, at, Event.decode(document)) for offset, topic, at, document in rows]
+
+    def _slice(
+        self, after: int, room: int, matches: Callable[[str], bool] | None
+    ) -> tuple[list[tuple[int, str, float, bytes]], int, bool]:
+        found: list[tuple[int, str, float, bytes]] = []
+        size, seen = 0, 0
+        if matches is None:
+            sql = "SELECT offset, topic, at, document FROM event WHERE offset > ? ORDER BY offset LIMIT ?"
+            for row in self._db.execute(sql, (after, room)):
+                found.append(row)
+                size += len(row[3])
+                if size >= _READ_BYTES:
+                    break
+            return found, after, False
+        sql = "SELECT offset, topic FROM event WHERE offset > ? ORDER BY offset LIMIT ?"
+        for offset, topic in self._db.execute(sql, (after, _LOOK)):
+            seen, after = seen + 1, offset
+            if matches(topic):
+                one = "SELECT offset, topic, at, document FROM event WHERE offset = ?"
+                found += self._db.execute(one, (offset,))
+                size += len(found[-1][3])
+                if len(found) == room or size >= _READ_BYTES:
+                    return found, after, True
+        return found, after, seen == _LOOK
 
     async def last(self) -> int:
         """See `EventStore.last`."""
@@ -152,7 +184,8 @@ class SqliteEventStore:
         """See `EventStore.offset_before`."""
 
         def work() -> int:
-            found = self._db.execute("SELECT max(offset) FROM event WHERE at < ?", (at,)).get
+            sql = "SELECT offset FROM event WHERE at < ? ORDER BY at DESC, offset DESC LIMIT 1"
+            found = self._db.execute(sql, (at,)).get
             if found is None:
                 found = (self._db.execute("SELECT min(offset) FROM event").get or 1) - 1
             return int(found)
@@ -168,20 +201,19 @@ class SqliteEventStore:
         """See `EventStore.wait`."""
         self._wakeups.check_open()
         seen = self._wakeups.changes if changes is None else changes
-        if await self.last() > after:
+        if self._last > after or await self.last() > after:
             return True
         await self._wakeups.wait(timeout, seen)
         return await self.last() > after
 
     async def join(self, group: str, pattern: str, after: int | None) -> None:
         """See `EventStore.join`."""
-        check_topic(group)
-        matcher(pattern)
+        check_group(group, pattern, after)
 
         def work() -> str:
-            start = after
-            if start is None:
-                start = self._db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'event'").get or 0
+            start = self._db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'event'").get or 0
+            if after is not None:
+                start = min(after, start)
             sql = "INSERT INTO consumer_group (name, pattern, cursor) VALUES (?, ?, ?) ON CONFLICT (name) DO NOTHING"
             self._db.execute(sql, (group, pattern, start))
             return str(self._db.execute("SELECT pattern FROM consumer_group WHERE name = ?", (group,)).get)
@@ -191,36 +223,41 @@ class SqliteEventStore:
             raise EventError(f"group {group!r} reads {known!r}; expected the same pattern, got {pattern!r}")
 
     async def claim(self, group: str, limit: int, lease: float, max_deliveries: int) -> list[Claimed]:
-        """See `EventStore.claim`."""
-        rows, died = await self._writer.run(lambda: self._claim(group, limit, lease, max_deliveries))
-        if died:
-            self._wakeups.wake()
+        """See `EventStore.claim`. Takes in a slice of the log at a time: writers go between two slices."""
+        rows: list[Any] = []
+        more = True
+        while more and not rows:
+            work = partial(self._claim, group, limit, lease, max_deliveries)
+            rows, more, _ = await self._writer.run(work, done=lambda outcome: self._settled(outcome[2]))
         return [
             Claimed(Stored(offset, topic, at, Event.decode(document)), fence + 1)
             for offset, fence, topic, at, document in rows
         ]
 
-    def _claim(self, group: str, limit: int, lease: float, max_deliveries: int) -> tuple[list[Any], bool]:
+    def _claim(self, group: str, limit: int, lease: float, max_deliveries: int) -> tuple[list[Any], bool, bool]:
         now = self._clock.time()
         pattern, cursor = self._group(group)
         died = self._expire(group, now, max_deliveries)
-        rows = list(self._db.execute(_CLAIMABLE, (group, now, limit)))
+        rows = list(self._db.execute(_CLAIMABLE, (group, limit)))
         newest = self._db.execute("SELECT max(offset) FROM event").get or 0
-        while len(rows) < limit and cursor < newest:
+        rounds = 0
+        while len(rows) < limit and cursor < newest and rounds < _ROUNDS:
             cursor = self._take(group, pattern, cursor)
-            rows = list(self._db.execute(_CLAIMABLE, (group, now, limit)))
+            rows = list(self._db.execute(_CLAIMABLE, (group, limit)))
+            rounds += 1
         self._db.executemany(
             "UPDATE pending SET leased = 1, fence = fence + 1, due = ? WHERE grp = ? AND offset = ?",
             [(now + lease, group, row[0]) for row in rows],
         )
-        return rows, died
+        return rows, cursor < newest, died
 
     def _take(self, group: str, pattern: str, cursor: int) -> int:
         matches = matcher(pattern)
         sql = "SELECT offset, topic, key FROM event WHERE offset > ? ORDER BY offset LIMIT ?"
         seen = list(self._db.execute(sql, (cursor, _TAKE)))
         self._db.executemany(
-            "INSERT INTO pending (grp, offset, key) VALUES (?, ?, ?)",
+            "INSERT INTO pending (grp, offset, key, leased) VALUES (?1, ?2, ?3, CASE WHEN ?3 IS NOT NULL AND EXISTS "
+            "(SELECT 1 FROM pending WHERE grp = ?1 AND key = ?3) THEN 2 ELSE 0 END)",
             [(group, offset, key) for offset, topic, key in seen if matches(topic)],
         )
         cursor = int(seen[-1][0])
@@ -254,11 +291,9 @@ class SqliteEventStore:
             self._group(group)
             sql = "DELETE FROM pending WHERE grp = ? AND offset = ? AND fence = ? AND leased = 1 RETURNING key"
             row = self._db.execute(sql, (group, offset, fence)).fetchone()
-            return row is not None, row is not None and row[0] is not None
+            return row is not None, row is not None and self._free(group, row[0])
 
-        done, freed = await self._writer.run(work)
-        if freed:
-            self._wakeups.wake()
+        done, _ = await self._writer.run(work, done=lambda outcome: self._settled(outcome[1]))
         return done
 
     async def nack(self, group: str, offset: int, fence: int, delay: float, max_deliveries: int) -> bool:
@@ -275,10 +310,7 @@ class SqliteEventStore:
                 self._db.execute(sql, (due, group, offset))
             return True
 
-        done = await self._writer.run(work)
-        if done:
-            self._wakeups.wake()
-        return done
+        return await self._writer.run(work, done=self._settled)
 
     async def extend(self, group: str, offset: int, fence: int, lease: float) -> bool:
         """See `EventStore.extend`."""
@@ -301,10 +333,7 @@ class SqliteEventStore:
             self._kill(group, offset, fence, reason)
             return True
 
-        done = await self._writer.run(work)
-        if done:
-            self._wakeups.wake()
-        return done
+        return await self._writer.run(work, done=self._settled)
 
     async def groups(self) -> list[GroupInfo]:
         """See `EventStore.groups`."""
@@ -312,7 +341,7 @@ class SqliteEventStore:
         def work() -> list[GroupInfo]:
             newest = self._db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'event'").get or 0
             sql = (
-                "SELECT g.name, g.pattern, g.cursor, coalesce(sum(p.leased = 0), 0), coalesce(sum(p.leased), 0), "
+                "SELECT g.name, g.pattern, g.cursor, coalesce(sum(p.leased <> 1), 0), coalesce(sum(p.leased = 1), 0), "
                 "? - g.cursor, g.dead FROM consumer_group g LEFT JOIN pending p ON p.grp = g.name "
                 "GROUP BY g.name ORDER BY g.name"
             )
@@ -365,12 +394,28 @@ class SqliteEventStore:
         return self._db.execute(sql, (group, offset, fence)).get is not None
 
     def _kill(self, group: str, offset: int, fence: int, reason: str) -> None:
-        sql = "SELECT topic, at, document FROM event WHERE offset = ?"
-        [(found, at, document)] = self._db.execute(sql, (offset,))
+        sql = "SELECT topic, at, document, key FROM event WHERE offset = ?"
+        [(found, at, document, key)] = self._db.execute(sql, (offset,))
         topic, letter = dead_letter(Stored(offset, found, at, Event.decode(document)), group, fence, reason)
         self._append([(topic, letter.source, letter.id, letter.partition_key, letter.encode())])
         self._db.execute("DELETE FROM pending WHERE grp = ? AND offset = ?", (group, offset))
+        self._free(group, key)
         self._db.execute("UPDATE consumer_group SET dead = dead + 1 WHERE name = ?", (group,))
+
+    def _free(self, group: str, key: str | None) -> bool:
+        """Make the next event of a partition key claimable; return whether there is one."""
+        if key is None:
+            return False
+        sql = (
+            "UPDATE pending SET leased = 0 WHERE grp = ?1 AND leased = 2 AND offset = "
+            "(SELECT min(offset) FROM pending WHERE grp = ?1 AND key = ?2)"
+        )
+        self._db.execute(sql, (group, key))
+        return self._db.changes() > 0
 
     def __repr__(self) -> str:
         return f"<SqliteEventStore {self._path.name} [{'closed' if self._closed else 'open'}]>"
+
+
+def _within_log(offset: int) -> int:
+    return min(max(offset, 0), 2**62)
