@@ -18,8 +18,9 @@ from fairway.nginx.errors import NginxError, UnsafeValueError
 _NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?\Z")
 _LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 _DOMAIN = re.compile(rf"(?:\*\.)?{_LABEL}(?:\.{_LABEL})*\Z")
-_PATH = re.compile(r"/(?:[A-Za-z0-9._~-]+/?)*\Z")
+_PATH = re.compile(r"/(?:[A-Za-z0-9._~-]+(?:/[A-Za-z0-9._~-]+)*/?)?\Z")
 _FILE = re.compile(r"[A-Za-z0-9._~/+@ -]+\Z")
+_ADDRESS = re.compile(r"[0-9A-Fa-f:./]+\Z")
 _HOST = re.compile(r"(?:[A-Za-z0-9.-]+|\[[0-9a-fA-F:]+\])\Z")
 
 
@@ -109,6 +110,9 @@ class Options:
 
     def __post_init__(self) -> None:
         try:
+            for text in (self.address, *self.trusted):
+                if not _ADDRESS.match(text):  # an IPv6 zone (fe80::1%ANYTHING) may hold any character
+                    raise ValueError(f"{text!r} has other characters than an address has")
             ipaddress.ip_address(self.address)
             for network in self.trusted:
                 ipaddress.ip_network(network)
@@ -212,7 +216,7 @@ def _path(app: str, face: Endpoint) -> str:
         raise UnsafeValueError(
             f"{app}: expected a path prefix of letters, digits and ._~/- that starts with a slash, got {face.path!r}"
         )
-    return face.path
+    return face.path.rstrip("/") or "/"  # /api and /api/ are one prefix
 
 
 def _claim(site: Site, taken: dict[tuple[str, str], str]) -> None:

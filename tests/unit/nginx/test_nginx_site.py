@@ -81,6 +81,8 @@ def test_hostile_certificate_path_is_refused(file: str) -> None:
     "fields",
     [
         {"address": "localhost; x"},
+        {"address": "::1%; } server { listen 81; #"},
+        {"trusted": ("fe80::%; } server {/64",)},
         {"trusted": ("10.0.0.0/8; }",)},
         {"listen": 0},
         {"listen_grpc": 70000},
@@ -137,3 +139,16 @@ def test_version_is_read(text: str, version: tuple[int, int, int]) -> None:
 def test_old_or_unreadable_version_is_an_error(text: str) -> None:
     with pytest.raises(NginxError):
         NginxVersion.parse(text)
+
+
+def test_a_long_hostile_path_is_refused_at_once() -> None:
+    hostile = app(backend=Endpoint(path="/" + "a" * 5000 + "!"))
+    assert isinstance(plan([hostile], {"api": DOOR}).refused[0].error, UnsafeValueError)
+
+
+def test_a_prefix_with_and_without_its_slash_is_one_claim() -> None:
+    one = app("a", backend=Endpoint(domain="x.test", path="/api"))
+    two = app("b", backend=Endpoint(domain="x.test", path="/api/"))
+    planned = plan([one, two], dict.fromkeys("ab", DOOR))
+    assert [site.app for site in planned.sites] == ["a"]
+    assert str(planned.refused[0].error) == "b: x.test/api is already served by a"
