@@ -23,7 +23,15 @@ import msgspec
 
 from fairway.clock import SYSTEM_CLOCK
 from fairway.jobs import machine
-from fairway.jobs.errors import JobConflict, JobError, JobNotFound, QueueNotFound, ScheduleNotFound, StoreUnavailable
+from fairway.jobs.errors import (
+    InvalidJob,
+    JobConflict,
+    JobError,
+    JobNotFound,
+    QueueNotFound,
+    ScheduleNotFound,
+    StoreUnavailable,
+)
 from fairway.jobs.job import (
     DEFAULT_QUEUE_CONFIG,
     STATES,
@@ -249,10 +257,12 @@ class RedisStore(Store):
         packed: dict[str, list[_Argument]] = {}
         for queue, positions in places.items():
             packed[queue] = [part for n in positions for part in (forms.extras(jobs[n]), forms.body(jobs[n]))]
-        answer = await self._insert(head, packed)
+        answer = await self._insert(jobs, head, packed)
         return self._enqueued(answer, places, len(jobs), batch is not None)
 
-    async def _insert(self, head: list[_Argument], packed: dict[str, list[_Argument]]) -> list[int]:
+    async def _insert(
+        self, jobs: Sequence[NewJob], head: list[_Argument], packed: dict[str, list[_Argument]]
+    ) -> list[int]:
         keys = [self._keys.queue(queue) for queue in packed]
         fresh: set[str] = set()
         for _ in range(len(packed) + 2):
@@ -263,7 +273,14 @@ class RedisStore(Store):
                     number = await self._register(queue)
                     fresh.add(queue)
                 args += (number, 1 if queue in fresh else 0, len(parts) // 2, *parts)
-            answer: list[int] = await self._link.run(scripts.ENQUEUE, keys, args)
+            try:
+                answer: list[int] = await self._link.run(scripts.ENQUEUE, keys, args)
+            except StoreUnavailable as error:
+                if "CROSSSLOT" not in error.message:
+                    raise
+                at = next(n for n, job in enumerate(jobs) if job.queue != jobs[0].queue)
+                message = "expected the jobs of one call in one queue: this Redis is a cluster"
+                raise InvalidJob(message, field=f"jobs[{at}].queue") from error
             if answer[0] != 0:
                 return answer
             # Everything was flushed since the number was learned: the queue is a new one.

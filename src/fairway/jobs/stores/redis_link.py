@@ -64,8 +64,11 @@ class Address:
         self.port: int = self.settings.get("port", 6379)
         self.path: str | None = self.settings.get("path")
 
-    async def connect(self) -> _Wire:
+    async def connect(self, patience: float = ANSWER_S) -> _Wire:
         """Return a connection that is authenticated and has its database selected.
+
+        Args:
+            patience: Seconds without any answer, while one is owed, after which it counts as dead.
 
         Raises:
             StoreUnavailable: Nobody answers, or refuses.
@@ -74,9 +77,11 @@ class Address:
         try:
             async with asyncio.timeout(CONNECT_S):
                 if self.path is not None:
-                    _, wire = await loop.create_unix_connection(_Wire, self.path)
+                    _, wire = await loop.create_unix_connection(lambda: _Wire(patience), self.path)
                 else:
-                    _, wire = await loop.create_connection(_Wire, self.host, self.port, ssl=self._tls())
+                    _, wire = await loop.create_connection(
+                        lambda: _Wire(patience), self.host, self.port, ssl=self._tls()
+                    )
                 await self._greet(wire)
         except (OSError, TimeoutError) as error:
             raise StoreUnavailable(f"cannot connect to redis at {self}: {error or 'timed out'}") from error
@@ -114,7 +119,7 @@ class Address:
 class _Wire(asyncio.Protocol):
     """The connection itself."""
 
-    def __init__(self) -> None:
+    def __init__(self, patience: float) -> None:
         self._reader = hiredis.Reader(replyError=ScriptError)
         self._waiting: deque[asyncio.Future[Any]] = deque()
         self._transport: asyncio.Transport | None = None
@@ -122,7 +127,7 @@ class _Wire(asyncio.Protocol):
         self._loop = asyncio.get_running_loop()
         self._watch: asyncio.TimerHandle | None = None
         self._heard = 0.0
-        self.patience = ANSWER_S
+        self.patience = patience
         self.lost = False
         self.gone: asyncio.Future[None] = self._loop.create_future()
 
@@ -226,10 +231,14 @@ class Link:
         if self._wire is not None and not self._wire.lost:
             return
         if self._connecting is None or self._connecting.done():
-            self._connecting = asyncio.create_task(self._address.connect(), name="redis-connect")
-        wire = await asyncio.shield(self._connecting)
-        wire.patience = self._patience
-        self._wire = wire
+            self._connecting = asyncio.create_task(self._address.connect(self._patience), name="redis-connect")
+        connecting = self._connecting
+        try:
+            self._wire = await asyncio.shield(connecting)
+        except asyncio.CancelledError:
+            if self._closed and connecting.cancelled():
+                raise StoreUnavailable("the redis store is not open") from None
+            raise
 
     async def command(self, *command: str | bytes | int | float) -> Any:
         """Send one command and return its answer.

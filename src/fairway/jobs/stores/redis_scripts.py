@@ -2,8 +2,8 @@
 
 Keys of a queue, all after its tag:
 
-- ``q`` a hash: no (the queue's number), seq (newest), n<state> (counts), paused, rate, burst, tk, tu (token bucket), kc,
-  kf (retention), cfg (configuration as JSON), run (the server's run_id).
+- ``q`` a hash: no (the queue's number), seq (newest), n<state> (counts), paused, rate, burst, tk, tu (token bucket),
+  kc, kf (retention), cfg (configuration as JSON), run (the server's run_id).
 - ``j:SEQ`` a job, a hash, the truth: b body, c created, s state, f fence, n attempt, t due, v started, e finished, w
   worker, g progress, res result, err error, k cancel requested. Where they are not the default: p priority, m max
   attempts, ck and cl concurrency, z blocked by it, uk and uf unique, ks keep, th chain, bt, bi and bc batch, pa parent,
@@ -552,6 +552,10 @@ local function revive(id, v)
   local key = p .. 'j:' .. id
   call('HSET', key, 's', 'a', 'n', 0, 't', NOW)
   call('HDEL', key, 'k', 'e')
+  if v[6] then
+    local u = call('HMGET', key, 'uk', 'uf')
+    if u[1] and not u[2] then call('HSETNX', p .. 'u', u[1], id .. ' ') end
+  end
   arrive(id, tonumber(v[2] or '5'), v[3], v[4])
   withdraw(id, v[1])
   count('a', 1)
