@@ -22,9 +22,7 @@ class RedisServer:
 
     def __init__(self, folder: Path, fsync: str = "everysec", *options: str) -> None:
         self.folder = folder
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port: int = probe.getsockname()[1]
+        self.port = _free_port()
         self._argv = [
             *(self.binary() or "redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(folder)),
             *("--appendonly", "yes", "--appendfsync", fsync, "--save", "", "--logfile", str(folder / "redis.log")),
@@ -72,3 +70,13 @@ class RedisServer:
 
     def __repr__(self) -> str:
         return f"<RedisServer :{self.port} [{'up' if self.process is not None else 'down'}]>"
+
+
+def _free_port() -> int:
+    """Return a free port that leaves room for a cluster's second one, 10,000 above."""
+    while True:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port: int = probe.getsockname()[1]
+        if port <= 55_535:
+            return port

@@ -195,7 +195,7 @@ async def test_without_append_only_file_nothing_is_promised(make_redis: MakeRedi
 async def test_password_database_and_namespace(make_redis: MakeRedis) -> None:
     server = make_redis("everysec")
     server.command("CONFIG", "SET", "requirepass", "geheim")
-    with pytest.raises(StoreUnavailable, match="NOAUTH|refuses"):
+    with pytest.raises(StoreUnavailable, match="refuses"):
         await RedisStore(server.url).open()
     with pytest.raises(StoreUnavailable, match="refuses"):
         await RedisStore(f"redis://:falsch@127.0.0.1:{server.port}/0").open()

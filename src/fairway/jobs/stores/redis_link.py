@@ -25,6 +25,8 @@ CONNECT_S = 5.0
 ANSWER_S = 10.0
 """Seconds without any answer, while one is owed, after which a connection counts as dead."""
 
+Argument = str | bytes | int | float
+"""What a command is made of."""
 _EVALSHA, _EVAL = b"EVALSHA", b"EVAL"
 
 
@@ -171,7 +173,7 @@ class _Wire(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
-    def call(self, command: Sequence[str | bytes | int | float]) -> asyncio.Future[Any]:
+    def call(self, command: Sequence[Argument]) -> asyncio.Future[Any]:
         """Send a command at the end of this turn of the loop, with all others of the turn."""
         future = self._loop.create_future()
         if self.lost:
@@ -236,11 +238,11 @@ class Link:
         try:
             self._wire = await asyncio.shield(connecting)
         except asyncio.CancelledError:
-            if self._closed and connecting.cancelled():
+            if connecting.cancelled():  # by `close`, not by the caller
                 raise StoreUnavailable("the redis store is not open") from None
             raise
 
-    async def command(self, *command: str | bytes | int | float) -> Any:
+    async def command(self, *command: Argument) -> Any:
         """Send one command and return its answer.
 
         Raises:
@@ -256,7 +258,7 @@ class Link:
         except ScriptError as error:
             raise _unavailable(error) from error
 
-    async def run(self, script: Script, keys: Sequence[str], args: Sequence[str | bytes | int | float]) -> Any:
+    async def run(self, script: Script, keys: Sequence[str], args: Sequence[Argument]) -> Any:
         """Run a script; one that the server does not know is sent along. Raises `StoreUnavailable`."""
         try:
             wire = self._wire

@@ -1,0 +1,207 @@
+"""The Redis store's connection, its queues by number, and the upkeep that every process does."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from fairway.clock import SYSTEM_CLOCK
+from fairway.jobs.errors import (
+    JobError,
+    StoreUnavailable,
+)
+from fairway.jobs.job import (
+    Durability,
+)
+from fairway.jobs.store import Features, StoreOptions
+from fairway.jobs.stores import redis_keys as forms
+from fairway.jobs.stores import redis_scripts as scripts
+from fairway.jobs.stores.redis_keys import Keys, split_id
+from fairway.jobs.stores.redis_link import Address, Argument, Link, Script
+from fairway.jobs.stores.redis_news import News
+from fairway.jobs.stores.redis_renewal import Renewal
+from fairway.telemetry import log
+
+_MAINTAIN_S = 1.0
+
+
+class RedisSession:
+    """What `RedisStore` stands on. See there for the arguments."""
+
+    options: StoreOptions
+    features: Features
+
+    def __init__(self, url: str, options: StoreOptions | None = None, *, namespace: str = "fairway") -> None:
+        self.options = options or StoreOptions()
+        self._keys = Keys(namespace)
+        self._address = Address(url)
+        self._renewal = Renewal(url, self._keys, self._clock)
+        self._numbers: dict[str, int] = {}
+        self._names: dict[int, str] = {}
+        self._open = False
+        self._opening = asyncio.Lock()
+        self._task: asyncio.Task[None] | None = None
+        self._returning: set[asyncio.Task[None]] = set()  # hand-backs of cancelled claims
+
+    async def open(self) -> None:
+        """See `Store.open`."""
+        async with self._opening:
+            if self._open:
+                return
+            self._link = Link(self._address)
+            self._news = News(self._address, self._keys)
+            try:
+                await self._link.connect()
+                self.features = msgspec.structs.replace(self.features, durability=await self._check_server())
+                await self._learn_names()
+            except BaseException:
+                await self._link.close()
+                raise
+            self._open = True
+            self._renewal.open(self._names)
+            self._task = asyncio.create_task(self._maintain_on(), name="redis-maintain")
+
+    async def close(self) -> None:
+        """See `Store.close`."""
+        async with self._opening:
+            if not self._open:
+                return
+            self._open = False
+            await self._news.close()
+            if self._task is not None:
+                self._task.cancel()
+                await asyncio.gather(self._task, return_exceptions=True)
+            if self._returning:
+                await asyncio.wait(self._returning, timeout=2.0)
+            await self._link.finish(5.0)
+            await self._link.close()
+            await asyncio.to_thread(self._renewal.close)
+
+    def _check_open(self) -> None:
+        if not self._open:
+            raise StoreUnavailable("the redis store is not open")
+
+    async def _check_server(self) -> Durability:
+        """Refuse a server that would lose jobs by design; return what this one makes a job survive."""
+        settings: dict[bytes, bytes] = {}
+        try:
+            for name in ("maxmemory-policy", "appendonly", "appendfsync"):
+                answer = await self._link.command("CONFIG", "GET", name)
+                settings.update(zip(answer[::2], answer[1::2], strict=True))
+        except StoreUnavailable as error:
+            if "lost" in error.message:
+                raise
+            log.get("jobs").info("redis does not tell its configuration: maxmemory-policy has to be noeviction")
+        policy = settings.get(b"maxmemory-policy", b"noeviction").decode()
+        if policy != "noeviction":
+            raise StoreUnavailable(
+                f"redis would evict jobs: expected maxmemory-policy noeviction, got {policy}",
+                hint="CONFIG SET maxmemory-policy noeviction",
+            )
+        if settings.get(b"appendonly") == b"no":
+            return "memory"
+        return "fsync" if settings.get(b"appendfsync") == b"always" else "process"
+
+    def _clock(self) -> tuple[Argument, Argument]:
+        """Return what the scripts take as the time: nothing, for their own, or a test's wall and monotonic."""
+        clock = self.options.clock
+        return ("", "") if clock is SYSTEM_CLOCK else (repr(clock.time()), repr(clock.monotonic()))
+
+    async def _run(self, script: Script, queue: str, *args: Argument) -> Any:
+        return await self._link.run(script, (self._keys.queue(queue),), (*self._clock(), *args))
+
+    # Queues by number -------------------------------------------------------------------------------------------------
+
+    async def _learn_names(self) -> None:
+        """Read the registry; what was flushed away is forgotten here as well."""
+        answer = await self._link.command("HGETALL", self._keys.names)
+        numbers = {name.decode(): int(number) for name, number in zip(answer[::2], answer[1::2], strict=True)}
+        self._numbers.clear()
+        self._numbers.update(numbers)
+        self._names.clear()
+        self._names.update((number, name) for name, number in numbers.items())
+
+    async def _register(self, queue: str) -> int:
+        """Return the queue's number, drawing one for a queue that has none."""
+        for count in (8, 512, forms.MAX_NUMBER):
+            drawn = random.sample(range(1, forms.MAX_NUMBER + 1), count)
+            number = int(
+                await self._link.run(scripts.REGISTER, (self._keys.names, self._keys.numbers), (queue, *drawn))
+            )
+            if number:
+                self._numbers[queue], self._names[number] = number, queue
+                return number
+        raise JobError(
+            f"expected at most {forms.MAX_NUMBER} queues, {queue!r} is one more", code="jobs.too_many_queues"
+        )
+
+    async def _queue_of(self, number: int) -> str | None:
+        name = self._names.get(number)
+        if name is None:
+            answer = await self._link.command("HGET", self._keys.numbers, number)
+            if answer is not None:
+                name = self._names[number] = answer.decode()
+        return name
+
+    async def _locate(self, job_id: int) -> tuple[str, int, int] | None:
+        """Return ``(queue, seq, number)`` of an id."""
+        seq, number = split_id(job_id)
+        queue = await self._queue_of(number) if job_id > 0 else None
+        return None if queue is None else (queue, seq, number)
+
+    async def _by_queue(self, ids: Sequence[int]) -> dict[str, list[int]]:
+        """Return the positions of `ids` by the queue they are in; those of no queue are left out."""
+        places: dict[int, list[int]] = {}
+        for n, job_id in enumerate(ids):
+            places.setdefault(job_id & forms.MAX_NUMBER, []).append(n)
+        found: dict[str, list[int]] = {}
+        for number, positions in places.items():
+            queue = await self._queue_of(number)
+            if queue is not None:
+                found[queue] = positions
+        return found
+
+    # Upkeep -----------------------------------------------------------------------------------------------------------
+
+    async def maintain(self) -> None:
+        """See `Store.maintain`."""
+        self._check_open()
+        await self._maintain()
+
+    async def _maintain(self) -> None:
+        await self._learn_names()
+        grace = self.options.restart_grace_s
+
+        async def keep(queue: str) -> None:
+            while await self._run(scripts.MAINTAIN, queue, grace):
+                continue
+
+        await asyncio.gather(*[keep(queue) for queue in list(self._numbers)])
+        if self.options.clock is not SYSTEM_CLOCK:
+            # A clock that is moved by hand may have filled a token bucket, which nothing else would tell of.
+            self._news.wake_workers()
+
+    async def _maintain_on(self) -> None:
+        pause = _MAINTAIN_S
+        while True:
+            # More rarely where there are many queues: the work of a second stays about the same.
+            await asyncio.sleep(max(pause, len(self._numbers) / 50))
+            try:
+                await self._maintain()
+            except StoreUnavailable as error:
+                log.get("jobs").warning("cannot maintain the redis store", error=str(error), again_in_s=pause)
+                pause = min(10.0, pause * 2)
+            else:
+                pause = _MAINTAIN_S
+
+    def statistics(self) -> dict[str, int]:
+        """Return how many queues are known here and how many calls wait."""
+        waiting = len(self._news) if self._open else 0
+        return {"queues": len(self._numbers), "waiting": waiting}
+
+    def __repr__(self) -> str:
+        return f"<RedisStore {self._address} {self._keys.namespace} [{'open' if self._open else 'closed'}]>"
