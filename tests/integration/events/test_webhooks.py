@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 
 from fairway.concurrency import Chan, background
-from fairway.events import Event, EventBus
-from fairway.events.webhook import BlockedAddress, DeliveryFailed, Webhook, deliver, verify
+from fairway.events import Event, EventBus, GroupOptions
+from fairway.events.webhook import BlockedAddress, DeliveryFailed, Webhook, WebhookError, deliver, verify
 from fairway.jobs import open_store
+from fairway.jobs.errors import InvalidJob, StoreUnavailable
 from fairway.jobs.service import JobService
 from fairway.platform.layout import Layout
 from fairway.platform.webhooks import QUEUE, UnknownWebhook, Webhooks
@@ -70,15 +71,9 @@ def hook(receiver: Receiver, **fields: object) -> Webhook:
     return Webhook(**{"name": "n", "url": url, "pattern": "orders.*", "allow_private": True, **fields})
 
 
-async def joined(bus: EventBus) -> None:
-    while not await bus.store.groups():
-        await asyncio.sleep(0)
-
-
 async def test_an_event_arrives_signed_and_only_of_its_topics(tmp_path: Path) -> None:
     async with receiving() as receiver, running(tmp_path / "s") as (webhooks, bus, _):
         webhook = await webhooks.put(hook(receiver))
-        await joined(bus)
         await bus.publish(CTX, Event("other", 0), topic="other")
         await bus.publish(CTX, Event("made", {"n": 1}, id="e1"), topic="orders.eu")
         headers, body = await receiver.got.recv()
@@ -92,7 +87,6 @@ async def test_a_webhook_goes_on_after_a_restart_and_can_be_removed(tmp_path: Pa
     async with receiving() as receiver:
         async with running(tmp_path / "s") as (webhooks, bus, _):
             await webhooks.put(hook(receiver))
-            await joined(bus)
         async with EventBus(f"sqlite:///{tmp_path}/s/events.db") as bus:
             await bus.publish(CTX, Event("made", 2), topic="orders.eu")
         async with running(tmp_path / "s") as (webhooks, bus, _):
@@ -108,7 +102,6 @@ async def test_a_webhook_goes_on_after_a_restart_and_can_be_removed(tmp_path: Pa
 async def test_a_failed_delivery_waits_in_the_queue_for_its_next_try(tmp_path: Path) -> None:
     async with receiving("500 Oops") as receiver, running(tmp_path / "s") as (webhooks, bus, jobs):
         await webhooks.put(hook(receiver))
-        await joined(bus)
         await bus.publish(CTX, Event("made", 3), topic="orders.eu")
         await receiver.got.recv()
         async with asyncio.timeout(10):
@@ -142,3 +135,57 @@ async def test_nobody_listening_is_a_failure() -> None:
     nobody = Webhook(name="n", url="http://127.0.0.1:1/", allow_private=True).check()
     with pytest.raises(DeliveryFailed):
         await deliver(nobody, Event("made"), 1)
+
+
+async def test_an_event_whose_source_and_id_are_long_arrives_and_is_queued_once(tmp_path: Path) -> None:
+    async with receiving() as receiver, running(tmp_path / "s") as (webhooks, bus, jobs):
+        await webhooks.put(hook(receiver))
+        long = Event("made", 1, id="i" * 1000, source="s" * 1000)
+        await bus.publish(CTX, long, topic="orders.eu")
+        _, body = await receiver.got.recv()
+        assert json.loads(body)["id"] == long.id
+        assert await bus.store.read(0, 10, "$dead.webhook-n") == []
+
+
+async def test_an_event_outlives_a_job_store_that_is_away_and_dies_at_once_where_no_job_can_hold_it(
+    tmp_path: Path, monkeypatch
+) -> None:
+    failures = [StoreUnavailable("away")] * 3 + [InvalidJob("too large", field="args")]
+    monkeypatch.setattr("fairway.platform.webhooks._OPTIONS", GroupOptions(max_deliveries=10**9, backoff=0.0))
+    async with receiving() as receiver, running(tmp_path / "s") as (webhooks, bus, jobs):
+        enqueue = jobs.enqueue
+
+        async def failing(wanted: list[object]) -> object:
+            if failures:
+                raise failures.pop(0)
+            return await enqueue(wanted)
+
+        monkeypatch.setattr(jobs, "enqueue", failing)
+        await webhooks.put(hook(receiver))
+        async with bus.subscribe("$dead.webhook-n") as dead:
+            await bus.publish(CTX, Event("made", 1, id="e1"), topic="orders.eu")
+            letter = (await dead.channel.recv()).event
+            assert "too large" in letter.extensions["deadreason"]
+            assert letter.extensions["deaddeliveries"] == "4"
+        await bus.publish(CTX, Event("made", 2), topic="orders.eu")
+        _, body = await receiver.got.recv()
+        assert json.loads(body)["data"] == 2
+
+
+async def test_registering_one_name_many_times_at_once_ends_in_one_webhook(tmp_path: Path) -> None:
+    async with receiving() as receiver, running(tmp_path / "s") as (webhooks, bus, _):
+        patterns = ["orders.*", "orders.>", "orders.*", "orders.eu"]
+        await asyncio.gather(*(webhooks.put(hook(receiver, pattern=pattern)) for pattern in patterns))
+        [kept] = webhooks.list()
+        [group] = await bus.store.groups()
+        assert group.pattern == kept.pattern
+        await bus.publish(CTX, Event("made", 3), topic="orders.eu")
+        await receiver.got.recv()
+
+
+async def test_a_broken_list_of_webhooks_is_an_error_that_names_the_file(tmp_path: Path) -> None:
+    (tmp_path / "s").mkdir()
+    (tmp_path / "s" / "webhooks.json").write_bytes(b"{")
+    with pytest.raises(WebhookError, match="webhooks.json"):
+        async with running(tmp_path / "s"):
+            raise AssertionError("not reached")
