@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Any, Generic, Protocol, TypeVar
 
 from fairway.concurrency.errors import WrongLoop
+from fairway.concurrency.switching import call_first
 
 
 class Ending(Protocol):
@@ -76,7 +77,7 @@ class Binding(Generic[E]):
         if loop is None or loop.is_closed():
             return
         if asyncio._get_running_loop() is loop:
-            loop.call_soon(self._interrupt)
+            call_first(loop, self._interrupt)
         else:
             loop.call_soon_threadsafe(self._interrupt)
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from fairway.concurrency.context import CancelContext, Context, background, on_end, with_cause
 from fairway.concurrency.errors import WrongArgument
+from fairway.concurrency.switching import call_first
 from fairway.concurrency.timing import require_loop
 
 if TYPE_CHECKING:
@@ -217,7 +218,7 @@ class ErrGroup:
             if len(self._errors) == 1:
                 self._ctx.cancel(exc)
                 if self._body is not None and self._body is not asyncio.current_task():
-                    asyncio.get_running_loop().call_soon(self._interrupt_body)
+                    call_first(asyncio.get_running_loop(), self._interrupt_body)
             if isinstance(exc, (KeyboardInterrupt, SystemExit)):
                 raise  # the loop stops for these
 
@@ -246,7 +247,7 @@ class ErrGroup:
         if loop is None or loop.is_closed():
             return
         if asyncio._get_running_loop() is loop:
-            loop.call_soon(self._interrupt)
+            call_first(loop, self._interrupt)
         else:
             loop.call_soon_threadsafe(self._interrupt)
 

@@ -149,6 +149,17 @@ def home_of(loop: asyncio.AbstractEventLoop) -> Home:
     return home
 
 
+def call_first(loop: asyncio.AbstractEventLoop, call: Callable[[], None]) -> None:
+    """Have the running `loop` make the call in its next turn, and switch to nobody before that.
+
+    For cancels: a task that goes from one inline switch to the next would see its own only when they run out.
+    """
+    loop.call_soon(call)
+    home = home_of(loop)
+    home.credit = 0
+    home.exhausted()
+
+
 class _NoLoop:
     """Stands for the loop before a channel was waited on: no task runs there, nothing can be scheduled."""
 

@@ -331,3 +331,19 @@ def test_repr_shows_the_way_and_the_end() -> None:
     c.cancel(ValueError("tired"))
     assert repr(c) == "<Context background.with_value('user').with_cause [context canceled: tired]>"
     assert repr(background()) == "<Context background>"
+
+
+async def test_bound_block_that_works_through_an_unbuffered_channel_is_cancelled_promptly() -> None:
+    """Inline switches do not carry the block on after its context has ended."""
+    ch: Chan[int] = Chan()
+    ctx, got = with_cancel(background()), []
+    producer = asyncio.create_task(ch.send_many(range(1000)))
+    with pytest.raises(Canceled):
+        async with ctx.bind():
+            async for value in ch:
+                got.append(value)
+                if value == 3:
+                    ctx.cancel()
+    producer.cancel()
+    assert got[:4] == [0, 1, 2, 3]
+    assert len(got) <= 6

@@ -244,3 +244,15 @@ async def test_arguments() -> None:
     ):
         with pytest.raises(WrongArgument, match="expected"):
             make()
+
+
+async def test_or_done_ends_promptly_when_its_reader_ends_the_context() -> None:
+    ctx, source, got = with_cancel(background()), Chan[int](), []
+    producer = asyncio.create_task(source.send_many(range(1000)))
+    async for value in or_done(ctx, source):
+        got.append(value)
+        if value == 3:
+            ctx.cancel()
+    producer.cancel()
+    assert got[:4] == [0, 1, 2, 3]
+    assert len(got) <= 6
