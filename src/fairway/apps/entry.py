@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import unicodedata
 from pathlib import Path
 from typing import ClassVar
 
@@ -11,6 +12,8 @@ from fairway.apps import values
 from fairway.apps.places import tree_root, trust
 from fairway.apps.problem import RegistryError, shown
 from fairway.apps.registry import load
+
+_CHOOSE = "Choose another name with `--name NAME`."
 
 
 class EntryError(RegistryError):
@@ -50,9 +53,7 @@ def write(registry: Path, app_folder: Path, name: str | None = None) -> Path:
         with path.open("x", encoding="utf-8") as file:
             file.write(_text(chosen, written))
     except FileExistsError as error:
-        raise EntryError(
-            f"expected no file at {path}, there is one", code="registry.exists", hint="Choose another name."
-        ) from error
+        raise EntryError(f"expected no file at {path}, there is one", code="registry.exists", hint=_CHOOSE) from error
     except OSError as error:
         raise EntryError(f"expected to write {path}, got: {error.strerror}", code="registry.unwritable") from error
     if not inside:
@@ -66,10 +67,12 @@ def _name(source: Path, name: str | None) -> str:
             return values.name(name)
         except ValueError as error:
             raise EntryError(f"{error} as the app's name, got {shown(name)}", code="registry.invalid_value") from error
-    slug = re.sub(r"[^a-z0-9]+", "-", source.name.lower()).strip("-")[:40].strip("-")
+    plain = "".join(c for c in unicodedata.normalize("NFKD", source.name.casefold()) if not unicodedata.combining(c))
+    slug = re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[:40].strip("-")
     if not slug:
         raise EntryError(
-            f"expected a folder name with letters or digits, got {shown(source.name)}", hint="Say the name yourself."
+            f"expected a folder name with letters or digits, got {shown(source.name)}",
+            hint="Say the name yourself with `--name NAME`.",
         )
     return slug
 
@@ -78,19 +81,23 @@ def _check_free(registry: Path, source: Path, name: str) -> None:
     for app in load(registry).apps.values():
         if app.source == source:
             raise EntryError(
-                f"expected a folder that is new, {source} is {app.name} in {app.file}", code="registry.exists"
+                f"expected a folder that is new, {source} is {app.name} in {app.file}",
+                code="registry.exists",
+                hint="`fairway up` serves it; edit that file to change how.",
             )
         if app.name == name:
             raise EntryError(
                 f"expected a name that is free, {name!r} is taken by {app.file}",
                 code="registry.exists",
-                hint="Choose another name.",
+                hint=_CHOOSE,
             )
     for suffix in (".yaml", ".yml"):
         path = registry / f"{name}{suffix}"
         if path.exists():
             raise EntryError(
-                f"expected no file at {path}, there is one", code="registry.exists", hint="Choose another name."
+                f"expected no file at {path}, there is one",
+                code="registry.exists",
+                hint="`fairway validate` says what is wrong in it; or choose another name with `--name NAME`.",
             )
 
 

@@ -19,6 +19,8 @@ from fairway.errors import FairwayError
 from fairway.platform.errors import StateDirError
 
 _ANSWERS_WITHIN = 30.0
+# The daemon's exit status becomes this command's, by the code that stands for it.
+_CODES = {exits.USAGE: "cli.usage", exits.CONFLICT: "daemon.conflict", exits.DENIED: "daemon.state_dir"}
 
 
 class DaemonFailed(FairwayError):
@@ -98,7 +100,7 @@ def _why_it_ended(log: Path, begun: int, status: int) -> FairwayError:
     said = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
     fix = [line.strip().removeprefix("fix: ") for line in lines if line.strip().startswith("fix: ")]
     if said:
-        return DaemonFailed(said[-1], hint=fix[-1] if fix else "")
+        return DaemonFailed(said[-1], code=_CODES.get(status), hint=fix[-1] if fix else "")
     tail = "\n  ".join(lines[-10:])
     return DaemonFailed(
         f"The daemon ended with status {status}.{chr(10) + '  ' if tail else ''}{tail}", hint=f"See {log}."

@@ -32,6 +32,7 @@ STATUSES: dict[str, int] = {
     "release.unknown": NOT_FOUND,
     "daemon.already_running": CONFLICT,
     "daemon.port_taken": CONFLICT,
+    "daemon.conflict": CONFLICT,
     "app.stopped": CONFLICT,
     "daemon.state_dir": DENIED,
     "platform.invalid": USAGE,

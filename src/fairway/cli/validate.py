@@ -40,7 +40,8 @@ def validate(as_json: bool) -> int:
         for problem in registry.problems:
             click.echo(problem.render(project.root), err=True)
         bad = len({problem.file for problem in registry.problems})
-        click.echo(f"{len(registry.apps)} apps are fine{f', {bad} files are not' if bad else ''}.")
+        fine = f"{len(registry.apps)} {'app is' if len(registry.apps) == 1 else 'apps are'} fine"
+        click.echo(f"{fine}, {bad} {'file is' if bad == 1 else 'files are'} not." if bad else f"{fine}.")
     return exits.USAGE if registry.problems else exits.OK
 
 

@@ -36,6 +36,12 @@ def test_an_app_of_the_repository_gets_a_relative_source(repository: Path) -> No
     assert trusted_folders() == ()
 
 
+def test_a_folder_name_becomes_a_name_of_plain_letters(repository: Path) -> None:
+    folder = repository / "apps" / "Größe 项目 é"
+    folder.mkdir()
+    assert write(repository / "registry", folder).name == "grosse-e.yaml"
+
+
 def test_an_app_elsewhere_is_let_in_by_adding_it(repository: Path, tmp_path: Path) -> None:
     elsewhere = tmp_path / "elsewhere" / "app"
     elsewhere.mkdir(parents=True)
@@ -82,7 +88,7 @@ def test_a_bad_name_is_refused(repository: Path, name: str) -> None:
 def test_what_is_no_folder_is_refused(repository: Path) -> None:
     with pytest.raises(EntryError, match="expected a folder"):
         write(repository / "registry", repository / "none")
-    strange = repository / "äöü"
+    strange = repository / "项目"
     strange.mkdir()
     with pytest.raises(EntryError, match="expected a folder name"):
         write(repository / "registry", strange)
