@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -48,8 +49,13 @@ def run(project: Project, config: DaemonConfig, *, background: bool) -> int:
         # The terminal belongs to the progress and the table; the daemon's own lines go where `-d` puts them.
         log.configure(stream=_own_log(project), json=True)
         faces.insert(0, partial(_terminal, project))
-    run_daemon(config, faces)
-    # A second Ctrl-C makes the daemon drop everything where it stands; nothing of it may stay behind.
+    try:
+        run_daemon(config, faces)
+    except KeyboardInterrupt:
+        pass  # a third Ctrl-C, which met the daemon as it dropped everything: what it left is ended below
+    # A second Ctrl-C makes the daemon drop everything where it stands; nothing of it may stay behind, whatever comes.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     count = stop_leftovers(project, grace=0.0)
     if not background:
         click.echo(f"Killed {count} processes." if count else "Stopped.")

@@ -81,5 +81,5 @@ def test_a_failed_order_waits_ever_longer(failures: int, minutes: int) -> None:
 
 
 def test_the_authority_is_the_users_own() -> None:
-    assert authority_folder({"HOME": "/home/ann"}) == Path("/home/ann/.local/share/fairway/authority")
-    assert authority_folder({"HOME": "/home/ann", "XDG_DATA_HOME": "/d"}) == Path("/d/fairway/authority")
+    assert authority_folder({"HOME": "/HOME"}) == Path("/HOME/.local/share/fairway/authority")
+    assert authority_folder({"HOME": "/HOME", "XDG_DATA_HOME": "/d"}) == Path("/d/fairway/authority")
