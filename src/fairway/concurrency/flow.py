@@ -8,6 +8,7 @@ where the values would have come from: at the receiver.
 from __future__ import annotations
 
 import logging
+from asyncio import CancelledError
 from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -33,7 +34,7 @@ class Stage:
     __slots__ = ("_left", "_outputs", "ctx", "failure", "group", "seen")
 
     def __init__(self, ctx: Context) -> None:
-        self.failure: Exception | None = None
+        self.failure: BaseException | None = None
         self.seen: bool = False
         self.group: ErrGroup = ErrGroup(require_context(ctx))
         self.ctx: CancelContext = self.group.ctx
@@ -59,7 +60,9 @@ class Stage:
     async def _run(self, body: Callable[[], Awaitable[None]]) -> None:
         try:
             await body()
-        except Exception as exc:
+        except CancelledError:
+            raise
+        except BaseException as exc:
             if self.failure is None:
                 self.failure = exc
             raise
@@ -101,7 +104,7 @@ class Flow(RecvView[T_co]):
         self._stage = stage
 
     @property
-    def failure(self) -> Exception | None:
+    def failure(self) -> BaseException | None:
         """What a task has failed with, or None."""
         self._stage.seen = True
         return self._stage.failure

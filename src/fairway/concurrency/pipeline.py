@@ -10,8 +10,9 @@ in Go", chapter 4, for or-done, tee and bridge.
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Sequence
 from functools import partial
+from itertools import chain
 from typing import Any, TypeVar, cast, overload
 
 from fairway.concurrency.chan import Chan
@@ -78,17 +79,24 @@ def fan_out(ctx: Context, source: RecvChan[T], n: int) -> list[Flow[T]]:
     return cast(list[Flow[T]], outs)
 
 
-def fan_in(ctx: Context, *sources: RecvChan[T]) -> Flow[T]:
-    """Merge the sources into one channel, which is closed when all of them have ended."""
+def fan_in(ctx: Context, *sources: RecvChan[T] | Sequence[RecvChan[T]]) -> Flow[T]:
+    """Merge the sources into one channel, which is closed when all of them have ended.
+
+    A list of channels counts as each of them, so that `fan_in(ctx, fan_out(ctx, source, 4))` is whole.
+    """
     stage = Stage(ctx)
     out = stage.output()
-    stage.start(*(partial(_copy, source, out._chan) for source in sources))
+    flat = chain.from_iterable(source if isinstance(source, Sequence) else (source,) for source in sources)
+    stage.start(*(partial(_copy, source, out._chan) for source in flat))
     return out
 
 
 def or_done(ctx: Context, source: RecvChan[T]) -> Flow[T]:
     """Return the values of `source` until it or `ctx` ends: what an `async for` over it needs to end with `ctx`."""
-    return fan_in(ctx, source)
+    stage = Stage(ctx)
+    out = stage.output()
+    stage.start(partial(_copy, source, out._chan))
+    return out
 
 
 def tee(ctx: Context, source: RecvChan[T], n: int = 2) -> tuple[Flow[T], ...]:

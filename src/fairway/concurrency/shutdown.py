@@ -223,7 +223,9 @@ async def _call(hook: _Hook) -> BaseException | None:
         result = hook.fn(*hook.args)
         if inspect.isawaitable(result):
             await result
-    except Exception as exc:
+    except (asyncio.CancelledError, KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as exc:  # whatever it is, the other hooks have their turn
         return exc
     return None
 

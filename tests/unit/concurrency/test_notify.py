@@ -209,6 +209,21 @@ async def test_one_deadline_for_all_and_every_outcome_reported(caplog: pytest.Lo
     assert repr(sd) == "<Shutdown [4 hooks, 4 reported, 3 failed]>"
 
 
+async def test_a_hook_that_raises_no_exception_is_reported_and_the_next_one_runs() -> None:
+    class Bye(BaseException):
+        pass
+
+    async def leave() -> None:
+        raise Bye
+
+    ran: list[str] = []
+    async with Shutdown(background(), grace=1) as sd:
+        sd.hook("leave", leave, order=1)
+        sd.hook("next", lambda: ran.append("next"), order=2)
+    assert ran == ["next"]
+    assert [(name, type(error)) for name, error in sd.report] == [("leave", Bye), ("next", type(None))]
+
+
 @virtual_time
 async def test_a_hook_that_ignores_its_cancel_is_given_up() -> None:
     async def stubborn() -> None:

@@ -256,3 +256,24 @@ async def test_or_done_ends_promptly_when_its_reader_ends_the_context() -> None:
     producer.cancel()
     assert got[:4] == [0, 1, 2, 3]
     assert len(got) <= 6
+
+
+async def test_fan_in_takes_a_list_of_channels_as_each_of_them() -> None:
+    """What `fan_out` returns can be handed on as it is."""
+    source = Chan[int](10)
+    await source.send_many(range(10))
+    source.close()
+    assert sorted(await collect(fan_in(background(), fan_out(background(), source, 3)))) == list(range(10))
+
+
+async def test_a_stage_that_fails_with_no_exception_surfaces_too() -> None:
+    class Bye(BaseException):
+        pass
+
+    async def leave(_value: int) -> int:
+        raise Bye
+
+    source = Chan[int](1)
+    await source.send(1)
+    with pytest.raises(Bye):
+        await collect(pipeline(background(), source, leave))
