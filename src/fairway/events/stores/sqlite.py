@@ -122,16 +122,13 @@ class SqliteEventStore:
         at = self._clock.time()
         offsets = []
         for topic, source, name, key, document in rows:
-            self._db.execute(
-                "INSERT INTO event (topic, at, source, id, key, document) VALUES (?, ?, ?, ?, ?, ?) "
-                "ON CONFLICT (source, id) DO NOTHING",
-                (topic, at, source, name, key, document),
-            )
-            if self._db.changes():
-                offsets.append(self._db.last_insert_rowid())
-            else:
-                known = self._db.execute("SELECT offset FROM event WHERE source = ? AND id = ?", (source, name)).get
-                offsets.append(known)
+            # Asked first: a refused INSERT would use up an offset, and `last` would name an event that never comes.
+            known = self._db.execute("SELECT offset FROM event WHERE source = ? AND id = ?", (source, name)).get
+            if known is None:
+                sql = "INSERT INTO event (topic, at, source, id, key, document) VALUES (?, ?, ?, ?, ?, ?)"
+                self._db.execute(sql, (topic, at, source, name, key, document))
+                known = self._db.last_insert_rowid()
+            offsets.append(known)
         return offsets
 
     async def read(self, after: int, limit: int, pattern: str | None = None) -> list[Stored]:
