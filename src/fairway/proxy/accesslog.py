@@ -99,7 +99,7 @@ class AccessLog:
         self._ring.append(
             (
                 exchange.started,
-                exchange.client.address,
+                exchange.worker.address_of(exchange.client, head),
                 head.method,
                 head.host,
                 head.target,

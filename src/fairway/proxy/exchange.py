@@ -146,8 +146,8 @@ class Exchange:
             self.refuse(413, f"The request's body is larger than {self.body_limit} bytes.")
             return
         if route.gate is not None:
-            secure = self.client.secure or (self.client.trusted and head.field(b"x-forwarded-proto") == b"https")
-            address, running = self.client.address, route.in_flight - 1
+            secure = self.client.secure or head.forwarded_proto == b"https"
+            address, running = worker.address_of(self.client, head), route.in_flight - 1
             answer = route.gate.judge(head, self.size, address, self.started, running, secure=secure)
             if answer is not None:
                 self.refuse(answer.status, answer.reason, answer.extra)
@@ -173,7 +173,7 @@ class Exchange:
         assert route is not None
         target = route.only
         if target is None or target.draining:
-            key = self.client.address.encode("ascii")
+            key = self.worker.address_of(self.client, self.head).encode("ascii")
             target, self.extra = route.choose(self.worker.wheel.now, key, self.head, self._tried)
             if target is None:
                 self.refuse(503, "No healthy instance can take the request now.", b"Retry-After: 1\r\n")

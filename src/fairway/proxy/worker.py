@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import os
 import random
 import re
@@ -290,6 +291,20 @@ class Worker:
                 self._facts.clear()
             self._facts[address, secure] = known
         return known
+
+    def address_of(self, client: ClientConnection, head: RequestHead) -> str:
+        """Return who asks: the connection's other end, or the last one that trusted proxies name and that is none."""
+        if head.forwarded_for is None:
+            return client.address
+        address = client.address
+        for hop in reversed(b",".join(head.forwarded_for).decode("latin-1").split(",")):
+            try:
+                address = str(ipaddress.ip_address(hop.strip().partition("%")[0]))
+            except ValueError:
+                return address  # what stands before it cannot be believed either
+            if not in_networks(address, self._trusted):
+                break
+        return address
 
     def next_request_id(self) -> bytes:
         """Return an identifier that no other request of any worker has."""

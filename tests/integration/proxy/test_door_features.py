@@ -40,6 +40,7 @@ def gated(tmp_path: Path, upstream: ScriptedUpstream) -> Iterator[DoorProcess]:
         Route(name="net", host="net.test", targets=targets, allow=("10.0.0.0/8",)),
         Route(name="local", host="local.test", targets=targets, allow=("127.0.0.0/8",)),
         Route(name="moved", host="moved.test", redirect=Redirect(location="https://new.test", keep_path=True)),
+        Route(name="insecure", host="plain.test", redirect=Redirect(location="https://plain.test", when="insecure")),
         Route(name="rate", host="rate.test", targets=targets, limits=Limits(rate=RateLimit(rate=0.1, burst=2))),
         Route(name="few", host="few.test", targets=targets, limits=Limits(concurrency=1)),
         Route(name="small", host="small.test", targets=targets, limits=Limits(body_bytes=10, header_bytes=300)),
@@ -66,8 +67,45 @@ def test_basic_auth(gated: DoorProcess, upstream: ScriptedUpstream, path: str) -
 def test_networks_and_redirects(gated: DoorProcess, upstream: ScriptedUpstream, path: str) -> None:
     assert gated.ask(get(path, b"X-Forwarded-For: 10.0.0.1", host="net.test")).status == 403
     assert gated.ask(get(path, host="local.test")).status == 200
+    assert gated.ask(get(path, b"X-Forwarded-Proto: https", host="plain.test")).status == 308, "nobody is trusted"
     answer = gated.ask(get("/a/b?c=d", host="moved.test"))
     assert (answer.status, answer.value("location")) == (308, b"https://new.test/a/b?c=d")
+
+
+def test_what_a_trusted_proxy_says_of_its_client_counts(tmp_path: Path, upstream: ScriptedUpstream, path: str) -> None:
+    log = tmp_path / "access.json"
+    door = DoorProcess(
+        *("--socket", str(tmp_path / "door.sock"), "--trusted", "127.0.0.0/8", "--access-log", str(log)),
+    )
+    targets = (Target(id="a", host="127.0.0.1", port=upstream.port),)
+    https = Redirect(location="https://tls.test", keep_path=True, when="insecure")
+    routes = (
+        Route(name="net", host="net.test", targets=targets, allow=("10.0.0.0/8",)),
+        Route(name="tls", host="tls.test", targets=targets, redirect=https),
+        Route(name="rate", host="rate.test", targets=targets, limits=Limits(rate=RateLimit(rate=0.1, burst=1))),
+    )
+    asyncio.run(DoorClient(tmp_path / "door.sock").push(RouteTable(version=1, routes=routes)))
+    try:
+        for chain, status in (
+            (b"10.1.2.3", 200),
+            (b"10.1.2.3, 127.0.0.2", 200),  # a trusted one between
+            (b"10.1.2.3, 192.0.2.1", 403),  # what a stranger says of himself
+            (b"10.1.2.3, no address", 403),
+            (b"fe80::1%\xff", 403),
+            (None, 403),
+        ):
+            fields = () if chain is None else (b"X-Forwarded-For: " + chain,)
+            assert door.ask(get(path, *fields, host="net.test")).status == status, chain
+        assert door.ask(get(path, host="tls.test")).value("location") == b"https://tls.test" + path.encode()
+        assert door.ask(get(path, b"X-Forwarded-Proto: http", host="tls.test")).status == 308
+        assert door.ask(get(path, b"X-Forwarded-Proto: https", host="tls.test")).status == 200
+        asked = [door.ask(get(path, f"X-Forwarded-For: 192.0.2.{n}", host="rate.test")).status for n in (1, 2, 1)]
+        assert asked == [200, 200, 429]
+    finally:
+        door.stop()
+    assert "Traceback" not in door.errors(), door.errors()
+    clients = [json.loads(line)["client"] for line in log.read_text().splitlines()]
+    assert clients[:6] == ["10.1.2.3", "10.1.2.3", "192.0.2.1", "127.0.0.1", "fe80::1", "127.0.0.1"]
 
 
 def test_rate_and_concurrency(gated: DoorProcess, upstream: ScriptedUpstream, path: str) -> None:
