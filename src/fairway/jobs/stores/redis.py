@@ -14,7 +14,7 @@ that ran out while Redis itself was down are not charged: at the first look afte
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Iterator, Sequence
 from contextlib import suppress
 
 import msgspec
@@ -46,12 +46,13 @@ from fairway.jobs.stores import redis_keys as forms
 from fairway.jobs.stores import redis_queries as queries
 from fairway.jobs.stores import redis_scripts as scripts
 from fairway.jobs.stores.redis_keys import CODE_OF, join_id
-from fairway.jobs.stores.redis_link import Argument
+from fairway.jobs.stores.redis_link import Argument, Refused
 from fairway.jobs.stores.redis_news import Mark, Woken, parse_mark
 from fairway.jobs.stores.redis_views import RedisViews
 from fairway.telemetry import log
 
 _CHUNK = 1_000  # jobs that one script claims or settles
+_CHUNK_BYTES = 16 * 1024 * 1024
 _VERDICTS = (Verdict.OK, Verdict.CANCEL, Verdict.LOST)
 
 
@@ -111,43 +112,47 @@ class RedisStore(RedisViews, Store):
         packed: dict[str, list[Argument]] = {}
         for queue, positions in places.items():
             packed[queue] = [part for n in positions for part in (forms.extras(jobs[n]), forms.body(jobs[n]))]
-        answer = await self._insert(jobs, head, packed)
-        return self._enqueued(answer, places, len(jobs), batch is not None)
+        answer, numbers = await self._insert(jobs, head, packed)
+        return self._enqueued(answer, numbers, places, len(jobs), batch is not None)
 
     async def _insert(
         self, jobs: Sequence[NewJob], head: list[Argument], packed: dict[str, list[Argument]]
-    ) -> list[int]:
+    ) -> tuple[list[int], dict[str, int]]:
         keys = [self._keys.queue(queue) for queue in packed]
         fresh: set[str] = set()
         for _ in range(len(packed) + 2):
             args: list[Argument] = [*self._clock(), *head]
+            numbers: dict[str, int] = {}
             for queue, parts in packed.items():
                 number = self._numbers.get(queue)
                 if number is None or queue in fresh:
                     number = await self._register(queue)
                     fresh.add(queue)
+                numbers[queue] = number
                 args += (number, 1 if queue in fresh else 0, len(parts) // 2, *parts)
             try:
                 answer: list[int] = await self._link.run(scripts.ENQUEUE, keys, args)
-            except StoreUnavailable as error:
+            except Refused as error:
                 if "CROSSSLOT" not in error.message:
                     raise
                 at = next(n for n, job in enumerate(jobs) if job.queue != jobs[0].queue)
                 message = "expected the jobs of one call in one queue: this Redis is a cluster"
                 raise InvalidJob(message, field=f"jobs[{at}].queue") from error
             if answer[0] != 0:
-                return answer
+                return answer, numbers
             # Everything was flushed since the number was learned: the queue is a new one.
             fresh.add(list(packed)[answer[1] - 1])
         raise StoreUnavailable(
             f"the registry at {self._keys.names} disagrees with its queues", hint="was a part of the keys deleted?"
         )
 
-    def _enqueued(self, answer: list[int], places: dict[str, list[int]], count: int, is_batch: bool) -> Enqueued:
+    def _enqueued(
+        self, answer: list[int], numbers: dict[str, int], places: dict[str, list[int]], count: int, is_batch: bool
+    ) -> Enqueued:
         ids, duplicates = [0] * count, []
         at = 0
         for queue, positions in places.items():
-            number = self._numbers[queue]
+            number = numbers[queue]
             for n in positions:
                 seq = answer[at]
                 at += 1
@@ -244,7 +249,7 @@ class RedisStore(RedisViews, Store):
 
     async def _ask(self, queues: Sequence[str], limit: int, lease_s: float, worker: str, parked: str) -> _Asked:
         asked = _Asked()
-        grace = self.options.restart_grace_s
+        grace, make = self.options.restart_grace_s, forms.lease
         for queue in queues:
             while (room := limit - len(asked.leases)) > 0:
                 wanted = min(room, _CHUNK)
@@ -254,9 +259,11 @@ class RedisStore(RedisViews, Store):
                     if asked.leases:
                         return asked
                     raise
-                rows, nap, mark, silent = answer
+                rows, nap, mark, silent, number = answer
                 if rows:
-                    await self._add_leases(asked, rows, queue)
+                    # Not the number known here: everything may have been flushed since.
+                    self._numbers[queue], self._names[number] = number, queue
+                    asked.leases += [make(rows[at : at + 6], queue, number) for at in range(0, len(rows), 6)]
                 elif silent:
                     asked.silent = True
                     return asked
@@ -267,13 +274,6 @@ class RedisStore(RedisViews, Store):
                 if len(rows) < 6 * wanted:
                     break
         return asked
-
-    async def _add_leases(self, asked: _Asked, rows: list[bytes | int], queue: str) -> None:
-        number = self._numbers.get(queue)
-        if number is None:
-            number = await self._register(queue)
-        make = forms.lease
-        asked.leases += [make(rows[at : at + 6], queue, number) for at in range(0, len(rows), 6)]
 
     def renew(self, leases: Sequence[tuple[int, int]], lease_s: float) -> list[Verdict]:
         """See `Store.renew`."""
@@ -288,8 +288,7 @@ class RedisStore(RedisViews, Store):
     async def _settle(self, outcomes: Sequence[Outcome]) -> list[Verdict]:
         verdicts = [Verdict.LOST] * len(outcomes)
         for queue, positions in (await self._by_queue([outcome.id for outcome in outcomes])).items():
-            for start in range(0, len(positions), _CHUNK):
-                chunk = positions[start : start + _CHUNK]
+            for chunk in _chunks(positions, outcomes):
                 args = await self._outcomes(queue, [outcomes[n] for n in chunk])
                 answer = await self._run(scripts.SETTLE, queue, *args)
                 for n, code in zip(chunk, answer, strict=True):
@@ -353,6 +352,20 @@ def _split_namespace(url: str) -> tuple[str, str]:
     namespace = query.pop("namespace", "fairway")
     machine.check_queue(namespace, "namespace")
     return urlunsplit(parts._replace(query=urlencode(query))), namespace
+
+
+def _chunks(positions: list[int], outcomes: Sequence[Outcome]) -> Iterator[list[int]]:
+    """Yield parts of `positions` that one script settles."""
+    chunk, size = [], 0
+    for n in positions:
+        outcome = outcomes[n]
+        chunk.append(n)
+        size += len(memoryview(outcome.result)) if isinstance(outcome, Completed) else 0
+        if len(chunk) == _CHUNK or size >= _CHUNK_BYTES:
+            yield chunk
+            chunk, size = [], 0
+    if chunk:
+        yield chunk
 
 
 def _after(outcome: Failed, seen: list[bytes]) -> str:

@@ -34,6 +34,10 @@ class ScriptError(Exception):
     """What Redis answers when it refuses a command; the first word is its code."""
 
 
+class Refused(StoreUnavailable):
+    """Redis answered with an error: nothing was done."""
+
+
 class Script:
     """A script and the digest by which a server that has seen it knows it."""
 
@@ -256,7 +260,7 @@ class Link:
                 assert wire is not None
             return await wire.call(command)
         except ScriptError as error:
-            raise _unavailable(error) from error
+            raise _refused(error) from error
 
     async def run(self, script: Script, keys: Sequence[str], args: Sequence[Argument]) -> Any:
         """Run a script; one that the server does not know is sent along. Raises `StoreUnavailable`."""
@@ -273,7 +277,7 @@ class Link:
                     raise
             return await wire.call((_EVAL, script.text, len(keys), *keys, *args))
         except ScriptError as error:
-            raise _unavailable(error) from error
+            raise _refused(error) from error
 
     async def close(self) -> None:
         """Drop the connection; calls under way fail. Idempotent."""
@@ -298,8 +302,8 @@ class Link:
         return f"<Link {self._address} [{state}]>"
 
 
-def _unavailable(error: ScriptError) -> StoreUnavailable:
+def _refused(error: ScriptError) -> Refused:
     text = str(error)
     if "OOM" in text or "allow-oom" in text:
-        return StoreUnavailable(f"redis is out of memory: {text}", hint="raise maxmemory, or let the queues run empty")
-    return StoreUnavailable(f"redis: {text}")
+        return Refused(f"redis is out of memory: {text}", hint="raise maxmemory, or let the queues run empty")
+    return Refused(f"redis: {text}")

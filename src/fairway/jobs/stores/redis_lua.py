@@ -36,13 +36,13 @@ if not wall then
 end
 local function stamp(at) return string.format('%.6f', at) end
 local NOW, SHIFT, EPOCH = stamp(wall), 2199023255552, 1735689600
-local p, no, seq, kc, kf, delta, awake, waited
+local p, no, seq, kc, kf, delta, awake, looked, waited
 local function enter(key)
   p = string.sub(key, 1, -2)
   local q = call('HMGET', key, 'no', 'seq', 'kc', 'kf')
   no, seq = tonumber(q[1]), tonumber(q[2] or '0')
   kc, kf = tonumber(q[3] or '86400'), tonumber(q[4] or '1209600')
-  delta, awake, waited = {}, false, nil
+  delta, awake, looked, waited = {}, false, false, nil
   return no
 end
 local function count(state, n) delta[state] = (delta[state] or 0) + n end
@@ -56,7 +56,10 @@ local function wake_workers()
   if not awake then awake = true wake('w', '1') end
 end
 local function ready(id, priority)
-  if not awake and call('EXISTS', p .. 'ready') == 0 then wake_workers() end
+  if not looked then
+    looked = true
+    if call('EXISTS', p .. 'ready') == 0 then wake_workers() end
+  end
   call('ZADD', p .. 'ready', priority * SHIFT + id, id)
 end
 -- An available job goes to the ready set, or to the blocked of its concurrency key.

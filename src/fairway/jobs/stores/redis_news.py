@@ -17,6 +17,7 @@ from fairway.jobs.stores.redis_link import Address, Link
 from fairway.telemetry import log
 
 BLOCK_MS = 2000
+_MANY_QUEUES = 100
 _PAUSE_S = 0.5  # between two tries while Redis is away
 Mark = tuple[int, int]
 
@@ -122,13 +123,18 @@ class News:
         link = Link(self._address, patience=BLOCK_MS / 1000 + 5.0)
         try:
             while True:
+                self._forget()
                 queues = list(self._seen)
+                if not queues:
+                    return  # the next wait begins anew
                 streams = [self._keys.wake(queue) for queue in queues]
                 marks = ["{}-{}".format(*self._seen[queue]) for queue in queues]
                 try:
                     news = await link.command("XREAD", "COUNT", 1000, "BLOCK", BLOCK_MS, "STREAMS", *streams, *marks)
                 except StoreUnavailable as error:
-                    log.get("jobs").warning("cannot listen to redis", error=str(error), again_in_s=_PAUSE_S)
+                    # In a cluster one read cannot cover several queues: their waiters ask again every `_PAUSE_S`.
+                    if "CROSSSLOT" not in error.message:
+                        log.get("jobs").warning("cannot listen to redis", error=str(error), again_in_s=_PAUSE_S)
                     await asyncio.sleep(_PAUSE_S)
                     self._wake_all(Woken.NEWS)
                     continue
@@ -137,6 +143,13 @@ class News:
                     self._take(named[stream], entries)
         finally:
             await link.close()
+
+    def _forget(self) -> None:
+        """Stop reading for queues that nobody waits for, once there are many."""
+        if len(self._seen) > _MANY_QUEUES:
+            wanted = {queue for waiter in self._waiters for queue in waiter.queues}
+            self._seen = {queue: mark for queue, mark in self._seen.items() if queue in wanted}
+            self._doubted.clear()
 
     def _take(self, queue: str, entries: list[tuple[bytes, list[bytes]]]) -> None:
         self._seen[queue] = parse_mark(entries[-1][0])

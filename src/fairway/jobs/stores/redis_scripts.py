@@ -85,8 +85,9 @@ return answer
 )
 
 # KEYS q; ARGV wall mono limit lease worker parked grace.
-# Answers {rows, nap, mark, silent}: rows are flat, six values each; nap is the seconds until trying again is worth
-# it ('' unknown) and mark the newest entry of the wake stream, both only where there was nothing.
+# Answers {rows, nap, mark, silent, number}: rows are flat, six values each, of 16 MiB of bodies at most; nap is the
+# seconds until trying again is worth it ('' unknown) and mark the newest entry of the wake stream, both only where
+# there was nothing; number is the queue's.
 CLAIM = script(
     "claim",
     HEAD,
@@ -95,7 +96,7 @@ CLAIM = script(
     """
 if not enter(KEYS[1]) then
   local news = call('XREVRANGE', p .. 'wake', '+', '-', 'COUNT', 1)[1]
-  return {{}, '', news and news[1] or '0-0', 0}
+  return {{}, '', news and news[1] or '0-0', 0, 0}
 end
 promote(100)
 local _, silent = reap(100, tonumber(ARGV[7]))
@@ -103,7 +104,7 @@ local _, silent = reap(100, tonumber(ARGV[7]))
 if ARGV[6] == '1' and silent[ARGV[5]] then
   leave()
   if seq > 0 then call('HSET', KEYS[1], 'seq', string.format('%.0f', seq)) end
-  return {{}, '', '', 1}
+  return {{}, '', '', 1, no}
 end
 local rows, nap = {}, ''
 local function sooner(seconds)
@@ -117,18 +118,22 @@ if v[1] ~= '1' then
     allowed = math.min(allowed, math.floor(tokens + 1e-9))
   end
   local popped = allowed > 0 and call('ZPOPMIN', p .. 'ready', allowed) or {}
-  local ends, leases, n = string.format('%.6f', mono + tonumber(ARGV[4])), {}, 0
+  local ends, leases, n, bytes = string.format('%.6f', mono + tonumber(ARGV[4])), {}, 0, 0
   for i = 1, #popped, 2 do
     local id = popped[i]
     local key = p .. 'j:' .. id
-    local j = call('HMGET', key, 'f', 'n', 'c', 'b', 'pv')
-    local fence, attempt = tonumber(j[1] or '0') + 1, tonumber(j[2] or '0') + 1
-    call('HSET', key, 's', 'r', 'f', fence, 'n', attempt, 'w', ARGV[5], 'v', NOW)
-    leases[#leases + 1] = ends
-    leases[#leases + 1] = id
-    rows[n + 1] = id rows[n + 2] = fence rows[n + 3] = attempt
-    rows[n + 4] = j[3] rows[n + 5] = j[4] rows[n + 6] = j[5] or ''
-    n = n + 6
+    local j = bytes < 16777216 and call('HMGET', key, 'f', 'n', 'c', 'b', 'pv')
+    if not j then call('ZADD', p .. 'ready', popped[i + 1], id)
+    elseif j[4] then
+      local fence, attempt = tonumber(j[1] or '0') + 1, tonumber(j[2] or '0') + 1
+      call('HSET', key, 's', 'r', 'f', fence, 'n', attempt, 'w', ARGV[5], 'v', NOW)
+      leases[#leases + 1] = ends
+      leases[#leases + 1] = id
+      rows[n + 1] = id rows[n + 2] = fence rows[n + 3] = attempt
+      rows[n + 4] = j[3] rows[n + 5] = j[4] rows[n + 6] = j[5] or ''
+      n = n + 6
+      bytes = bytes + #j[4]
+    end
     if #leases == 2000 then call('ZADD', p .. 'lease', unpack(leases)) leases = {} end
   end
   if #leases > 0 then call('ZADD', p .. 'lease', unpack(leases)) end
@@ -142,13 +147,13 @@ if v[1] ~= '1' then
 end
 leave()
 if seq > 0 then call('HSET', KEYS[1], 'seq', string.format('%.0f', seq)) end
-if #rows > 0 then return {rows, '', '', 0} end
+if #rows > 0 then return {rows, '', '', 0, no} end
 local head = call('ZRANGE', p .. 'due', 0, 0, 'WITHSCORES')
 if head[2] then sooner(tonumber(head[2]) - wall) end
 head = call('ZRANGE', p .. 'lease', 0, 0, 'WITHSCORES')
 if head[2] then sooner(tonumber(head[2]) - mono) end
 local news = call('XREVRANGE', p .. 'wake', '+', '-', 'COUNT', 1)[1]
-return {rows, tostring(nap), news and news[1] or '0-0', 0}
+return {rows, tostring(nap), news and news[1] or '0-0', 0, no}
 """,
     flags="allow-oom",
 )
@@ -304,7 +309,7 @@ local function revive(id, v)
   withdraw(id, v[1])
   count('a', 1)
 end
-local verdict = 0
+local verdict, before = 0, view(id)
 local v = call('HMGET', p .. 'j:' .. id, 's', 'p', 'ck', 'cl', 'z', 'x')
 if not v[1] then return {1} end
 if ARGV[3] == 'cancel' then
@@ -325,7 +330,11 @@ else revive(id, v) end
 call('HSET', KEYS[1], 'seq', string.format('%.0f', seq))
 leave()
 local shown = view(id)
-if not shown then return {1} end
+if not shown then
+  -- It was not to be kept: the answer is what it would have been.
+  shown = before
+  for _, value in ipairs({'s', 'x', 'e', NOW}) do table.insert(shown[4], value) end
+end
 return {verdict, shown}
 """,
     flags="allow-oom",

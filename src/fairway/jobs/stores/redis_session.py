@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,12 +22,13 @@ from fairway.jobs.store import Features, StoreOptions
 from fairway.jobs.stores import redis_keys as forms
 from fairway.jobs.stores import redis_scripts as scripts
 from fairway.jobs.stores.redis_keys import Keys, split_id
-from fairway.jobs.stores.redis_link import Address, Argument, Link, Script
+from fairway.jobs.stores.redis_link import Address, Argument, Link, Refused, Script
 from fairway.jobs.stores.redis_news import News
 from fairway.jobs.stores.redis_renewal import Renewal
 from fairway.telemetry import log
 
 _MAINTAIN_S = 1.0
+_MIN_VERSION = 7
 
 
 class RedisSession:
@@ -87,14 +89,19 @@ class RedisSession:
 
     async def _check_server(self) -> Durability:
         """Refuse a server that would lose jobs by design; return what this one makes a job survive."""
+        told = await self._link.command("INFO", "server")
+        version = re.search(rb"redis_version:(\d+)", told)
+        if version is not None and int(version[1]) < _MIN_VERSION:
+            raise StoreUnavailable(
+                f"expected Redis {_MIN_VERSION} or newer, or Valkey, got Redis {version[1].decode()}",
+                hint="the scripts declare what they may do when memory is out, which older servers do not know",
+            )
         settings: dict[bytes, bytes] = {}
         try:
             for name in ("maxmemory-policy", "appendonly", "appendfsync"):
                 answer = await self._link.command("CONFIG", "GET", name)
                 settings.update(zip(answer[::2], answer[1::2], strict=True))
-        except StoreUnavailable as error:
-            if "lost" in error.message:
-                raise
+        except Refused:
             log.get("jobs").info("redis does not tell its configuration: maxmemory-policy has to be noeviction")
         policy = settings.get(b"maxmemory-policy", b"noeviction").decode()
         if policy != "noeviction":
