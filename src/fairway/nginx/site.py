@@ -182,10 +182,11 @@ def _site(app: AppSpec, servers: tuple[Server, ...]) -> Site:
         upstreams.append(Upstream(f"fairway_{app.name}", servers))
         for face in (app.backend, app.frontend):
             if face is not None:
-                domain = face.domain or f"{app.name}.localhost"
                 location = Location(_path(app.name, face), f"fairway_{app.name}")
-                if location not in domains.setdefault(_domain(app.name, domain), []):
-                    domains[domain].append(location)
+                aliases = app.door.aliases if face is app.backend else ()
+                for domain in (face.domain or f"{app.name}.localhost", *aliases):
+                    if location not in domains.setdefault(_domain(app.name, domain), []):
+                        domains[domain].append(location)
     if app.grpc is not None:
         if app.grpc.port is None:
             raise NginxError(f"{app.name}: expected grpc.port, the fixed port of its gRPC server, got none")

@@ -177,9 +177,8 @@ class Doors:
                 return
             covers = self._asked
             table = self._table()
-            if self._certificates is not None and self._certificates.needs(hosts := self.hosts()):
-                await asyncio.to_thread(self._certificates.cover, hosts)
-                await self.reload_certificates()
+            if self._certificates is not None:
+                await self._certificates.ensure(self.hosts(), self.reload_certificates)
             await asyncio.gather(*(self._push(worker, table) for worker in list(self.workers.values())))
             self._pushed = covers
 

@@ -101,6 +101,7 @@ class Certificates:
         self._covered: set[str] = set()
         self._failures: dict[str, int] = {}
         self._due: dict[str, float] = {}
+        self._renewing = time.monotonic() + _RENEWAL_CHECK
 
     def __repr__(self) -> str:
         return f"<Certificates {self.folder} [{len(self._covered)} names]>"
@@ -153,6 +154,18 @@ class Certificates:
         self._covered.update(wanted)
         return True
 
+    async def ensure(self, hosts: Iterable[str], reload: Callable[[], Awaitable[None]]) -> None:
+        """Do what `cover` does, in a thread, and let the door read what is new; a failure costs HTTPS, not HTTP."""
+        names = self.needs(hosts)
+        if not names:
+            return
+        try:
+            await asyncio.to_thread(self.cover, names)
+        except (FairwayError, OSError) as error:
+            log.get("platform").error("no certificate", hosts=names, error=str(error))
+            return
+        await reload()
+
     def needs(self, hosts: Iterable[str]) -> list[str]:
         """Return the names of `hosts` that `cover` has not seen, so that an unchanged set costs nothing."""
         if self.config.certificate is not None:
@@ -195,7 +208,12 @@ class Certificates:
                 if self.config.certificate is not None:
                     if await asyncio.to_thread(self.changed):
                         await reload()
-                elif self.config.acme is not None:
+                    continue
+                if self._renewing <= time.monotonic():
+                    self._renewing = time.monotonic() + _RENEWAL_CHECK
+                    self._covered.clear()
+                    await self.ensure(hosts(), reload)
+                if self.config.acme is not None:
                     for host in self.due(hosts(), time.monotonic()):
                         if await self._order(host):
                             await reload()

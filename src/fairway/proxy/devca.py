@@ -38,7 +38,8 @@ class DevelopmentAuthority:
     def issue(self, names: Sequence[str], folder: Path) -> Path:
         """Write ``NAME.crt`` and ``NAME.key`` for `names` into `folder`; return the certificate's path.
 
-        A pair that names all of them and lasts another 30 days is left alone. ``*.`` in a file name becomes ``_.``.
+        A pair of this authority that names all of them and lasts another 30 days is left alone. ``*.`` in a file name
+        becomes ``_.``.
 
         Raises:
             CertificateError: If a name is not ``localhost`` or under it, or files cannot be written.
@@ -52,19 +53,23 @@ class DevelopmentAuthority:
         path = folder / (names[0].replace("*", "_") + ".crt")
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if not _covers(path, names):
-                self._write_leaf(names, path)
+            authority = self._load_or_make()
+            if not _covers(path, names, authority[0]):
+                self._write_leaf(names, path, authority)
         except (OSError, ValueError) as error:
             raise CertificateError(f"expected to write a certificate to {folder}, got: {error}") from error
         return path
 
-    def _write_leaf(self, names: Sequence[str], path: Path) -> None:
+    @staticmethod
+    def _write_leaf(
+        names: Sequence[str], path: Path, signer: tuple[x509.Certificate, ec.EllipticCurvePrivateKey]
+    ) -> None:
         from cryptography import x509
         from cryptography.hazmat.primitives import hashes, serialization
         from cryptography.hazmat.primitives.asymmetric import ec
         from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-        authority, authority_key = self._load_or_make()
+        authority, authority_key = signer
         key = ec.generate_private_key(ec.SECP256R1())
         now = datetime.now(UTC)
         builder = (
@@ -158,13 +163,18 @@ def _signing_only() -> x509.KeyUsage:
     )
 
 
-def _covers(path: Path, names: Sequence[str]) -> bool:
+def _covers(path: Path, names: Sequence[str], authority: x509.Certificate) -> bool:
     from cryptography import x509
+    from cryptography.exceptions import InvalidSignature
 
     if not path.exists() or not path.with_suffix(".key").exists():
         return False
     found = x509.load_pem_x509_certificate(path.read_bytes())
     if found.not_valid_after_utc - datetime.now(UTC) < _RENEW_BEFORE:
         return False
+    try:
+        found.verify_directly_issued_by(authority)
+    except (InvalidSignature, ValueError, TypeError):
+        return False  # of an authority that was there before
     alternative = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     return set(names) <= set(alternative.get_values_for_type(x509.DNSName))

@@ -34,6 +34,21 @@ def test_names_under_localhost_are_covered_once(tmp_path: Path) -> None:
     assert root.exists()
 
 
+def test_a_new_authority_signs_anew(tmp_path: Path) -> None:
+    config = TlsConfig(authority=tmp_path / "authority")
+    for _ in range(2):
+        Certificates(config, tmp_path / "tls").prepare()
+    pair = tmp_path / "tls" / "development" / "localhost.crt"
+    first = pair.read_bytes()
+    Certificates(config, tmp_path / "tls").prepare()
+    assert pair.read_bytes() == first
+    assert config.root is not None
+    config.root.unlink()
+    Certificates(config, tmp_path / "tls").prepare()
+    assert pair.read_bytes() != first
+    assert pair.read_bytes().endswith(config.root.read_bytes())
+
+
 def test_the_operators_pair_is_taken_over_whole(given: TlsConfig, tmp_path: Path) -> None:
     assert given.certificate is not None
     assert given.key is not None
