@@ -456,6 +456,24 @@ class StoreConformance:
         with pytest.raises(JobNotFound):
             await store.retry(i + 1_000_000)
 
+    async def test_a_retried_job_takes_its_unique_key_again(self, store: Store) -> None:
+        """A retried job takes its unique key again, unless another job holds it."""
+        (first,) = await put(store, new(unique_key="u"))
+        await store.cancel(first)
+        await store.retry(first)
+        assert await put(store, new(unique_key="u")) == [first]
+        await store.cancel(first)
+        (second,) = await put(store, new(unique_key="u"))
+        assert second != first
+        await store.retry(first)
+        assert await put(store, new(unique_key="u")) == [second]
+
+    async def test_cancelling_what_is_not_kept_answers_it_once_more(self, store: Store) -> None:
+        """Cancelling a job that is not kept answers it cancelled; then it is gone."""
+        (i,) = await put(store, new(keep_s=0.0))
+        assert (await store.cancel(i)).state == "cancelled"
+        assert await store.get(i) is None
+
     async def test_replay_the_dead(self, store: Store) -> None:
         """Replay the dead."""
         ids = await put(store, new("a"), new("a"), new("b"), new("a", queue="other"))
