@@ -86,8 +86,11 @@ def read_extra(column: str | None) -> Extra:
 # One step of one statement writes many rows: each step gives up the interpreter's lock and has to win it back, which
 # costs up to a switch interval when the event loop is busy.
 
-INSERT_COLUMNS = "id, queue, kind, state, priority, max_attempts, args, created_at, run_at, timeout_s, ckey, extra"
-INSERT_WIDTH = 12
+INSERT_COLUMNS = (
+    "id, queue, kind, state, priority, max_attempts, args, created_at, run_at, timeout_s, ckey, extra, "
+    "fence, attempt, started_at, worker"
+)
+INSERT_WIDTH = 16
 MAX_CHUNK = 256
 EXACT = 64  # up to so many rows have a statement of their own, prepared when first needed and kept
 

@@ -34,6 +34,9 @@ STATE_CODES = {
     "discarded": DISCARDED,
 }
 
+_WAL_PAGES = 1_000  # a checkpoint when the log holds so many
+_FRAME = 4_096 + 24
+
 _VERSION = 1
 _SCHEMA = """
 CREATE TABLE jobs (
@@ -130,7 +133,7 @@ def open_writer(path: Path, cache_kib: int = 8_192) -> apsw.Connection:
     connection.pragma("journal_mode", "wal")
     connection.pragma("synchronous", "full")
     connection.pragma("cache_size", -cache_kib)
-    connection.pragma("wal_autocheckpoint", 4_000)
+    connection.pragma("wal_autocheckpoint", _WAL_PAGES)
     connection.pragma("journal_size_limit", 64 << 20)
     version = connection.pragma("user_version")
     if version == 0:
@@ -139,7 +142,24 @@ def open_writer(path: Path, cache_kib: int = 8_192) -> apsw.Connection:
             connection.pragma("user_version", _VERSION)
     elif version != _VERSION:
         raise JobError(f"expected {path} to have schema version {_VERSION}, got {version}", code="jobs.sqlite_schema")
+    _extend_wal(path)
     return connection
+
+
+def _extend_wal(path: Path) -> None:
+    """Give the log its size now: to write over blocks that exist saves each commit the file system's own journal.
+
+    Zeros after the last frame are no frames to SQLite. Source: https://sqlite.org/fileformat2.html#wal_file_format
+    """
+    wal = path.with_name(path.name + "-wal")
+    if not wal.exists():
+        return
+    with wal.open("r+b") as file:
+        missing = _WAL_PAGES * _FRAME - file.seek(0, os.SEEK_END)
+        if missing > 0:
+            file.write(bytes(missing))
+            file.flush()
+            os.fsync(file.fileno())
 
 
 def open_reader(path: Path) -> apsw.Connection:

@@ -39,6 +39,7 @@ from fairway.jobs.stores.sqlite_schema import (
 )
 
 _FINAL = (COMPLETED, CANCELLED, DISCARDED)
+_UNCOUNTED = 10_000  # jobs that may be inserted until the meta row is written again
 _SLICE = 1_000  # rows that one transaction promotes, reaps or deletes
 
 
@@ -65,7 +66,7 @@ class Run:
 class QueueState:
     """A queue, in memory."""
 
-    __slots__ = ("blocked", "bucket", "config", "counts", "id", "name", "paused", "slots")
+    __slots__ = ("blocked", "bucket", "config", "counts", "fresh", "id", "name", "paused", "slots")
 
     def __init__(self, queue_id: int, name: str, paused: bool, config: QueueConfig) -> None:
         self.id = queue_id
@@ -73,6 +74,7 @@ class QueueState:
         self.paused = paused
         self.config = config
         self.counts = [0] * 8
+        self.fresh: list[int] = []  # where available jobs that were not written yet begin in `EngineState._new`
         self.bucket: machine.Bucket | None = None
         self.slots: dict[str, int] = {}  # concurrency key -> jobs available or running
         self.blocked: dict[str, int] = {}  # concurrency key -> jobs that wait for a slot
@@ -91,6 +93,7 @@ class EngineState:
         self.finished: list[int] = []  # jobs that became final and that somebody waits for
         self.silent: set[str] = set()  # workers whose leases ran out in this transaction
         self.last_id = 0
+        self._saved_id = 0  # `last_id` in the file's meta row
         self._by_id: dict[int, QueueState] = {}
         self._leases: list[tuple[float, int, array[int]]] = []
         self._lease_no = 0
@@ -107,17 +110,42 @@ class EngineState:
             self._in_transaction = True
 
     def commit(self) -> None:
-        """Write what was gathered and commit; a no-op where nothing was written."""
+        """Write what was gathered and commit; a no-op where nothing was written.
+
+        Inserts alone are one statement that commits itself, without the meta row: `load` counts what came after it.
+        Every statement gives up the interpreter's lock and has to win it back from a busy event loop.
+        """
+        if not self._in_transaction and not self._done and self._is_one_insert():
+            self._insert_new()
+            return
         self.flush()
         if self._in_transaction:
             state = {"last_id": self.last_id, "counts": {q.id: q.counts for q in self._by_id.values()}}
             self._db.execute("INSERT OR REPLACE INTO meta VALUES ('state', ?)", (rows.text(rows.encode(state)),))
             self._db.execute("COMMIT")
             self._in_transaction = False
+            self._saved_id = self.last_id
+
+    def _is_one_insert(self) -> bool:
+        rows_new = len(self._new) // rows.INSERT_WIDTH
+        return 0 < rows_new <= rows.EXACT and self.last_id - self._saved_id < _UNCOUNTED
+
+    def _insert_new(self) -> None:
+        """Write the gathered inserts."""
+        flat, width = self._new, rows.INSERT_WIDTH
+        self._forget_new()
+        for start, size in rows.chunks(len(flat) // width):
+            self._db.execute(rows.insert_sql(size), flat[start * width : (start + size) * width])
+
+    def _forget_new(self) -> None:
+        self._new = []
+        for queue in self.queues.values():
+            if queue.fresh:
+                queue.fresh = []
 
     def rollback(self) -> None:
         """Undo the transaction; `load` has to follow."""
-        self._new.clear()
+        self._forget_new()
         self._done.clear()
         self.finished.clear()
         if self._db.in_transaction:
@@ -128,10 +156,7 @@ class EngineState:
         """Write the gathered inserts and completions."""
         if self._new:
             self._begin()
-            flat, width = self._new, rows.INSERT_WIDTH
-            self._new = []
-            for start, size in rows.chunks(len(flat) // width):
-                self._db.execute(rows.insert_sql(size), flat[start * width : (start + size) * width])
+            self._insert_new()
         if self._done:
             self._begin()
             done, self._done = self._done, {}
@@ -189,7 +214,13 @@ class EngineState:
             for queue_id, counts in state["counts"].items():
                 self._by_id[int(queue_id)].counts = counts
         else:
-            self.last_id = self._db.execute("SELECT coalesce(max(id), 0) FROM jobs").get
+            self.last_id = 0
+        self._saved_id = self.last_id
+        # What plain inserts have added since the meta row was written.
+        sql = "SELECT queue, state, count(*), max(id) FROM jobs WHERE id > ? GROUP BY queue, state"
+        for queue_id, code, count, last in self._db.execute(sql, (self._saved_id,)).fetchall():
+            self._by_id[queue_id].counts[code] += count
+            self.last_id = max(self.last_id, last)
 
     def _look_ahead(self) -> None:
         """Read when something is due next."""
@@ -252,9 +283,11 @@ class EngineState:
         if key is not None and state == AVAILABLE:
             state = self._take_slot(queue, key, job.concurrency_limit)
         queue.counts[state] += 1
+        if state == AVAILABLE:
+            queue.fresh.append(len(self._new))
         self._new += (
             job_id, queue.id, job.kind, state, job.priority, job.max_attempts, str(job.args, "utf-8"), now, run_at,
-            job.timeout_s, key, rows.make_extra(job, batch, parent, previous),
+            job.timeout_s, key, rows.make_extra(job, batch, parent, previous), 0, 0, None, None,
         )  # fmt: skip
         return job_id
 
