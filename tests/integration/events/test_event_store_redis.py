@@ -8,7 +8,7 @@ import pytest
 
 from fairway.concurrency import Chan, background, with_cancel
 from fairway.events import Event, EventBus, EventHandlers, GroupOptions, RedisStreamsEventPublisher
-from fairway.events.errors import EventStoreUnavailable
+from fairway.events.errors import EventError, EventStoreUnavailable
 from fairway.events.stores.redis import RedisEventStore
 from fairway.testing.event_stores import EventStoreConformance
 
@@ -136,3 +136,83 @@ async def test_out_of_memory_refuses_the_append_and_keeps_the_rest(redis_server)
     finally:
         redis_server.command("CONFIG SET maxmemory 0")
         await store.close()
+
+
+async def test_a_group_that_is_deleted_and_joined_again_is_not_held_up_by_its_old_partition_keys(redis_server) -> None:
+    redis_server.command("FLUSHALL")
+    store = RedisEventStore.open(redis_server.url)
+    await store.append([("a", Event("t", n, partition_key="k")) for n in range(3)])
+    await store.join("g", "a", 0)
+    assert [item.stored.offset for item in await store.claim("g", 10, 30.0, 5)] == [1]
+    # As where a claim of another process falls between the steps of the deletion: the keys' queues stay behind.
+    await store._call("DEL", *store._keys("g:g", "p:g", "r:g", "t:g"))
+    await store.join("g", "a", 0)
+    for offset in (1, 2, 3):
+        assert [item.stored.offset for item in await store.claim("g", 10, 30.0, 5)] == [offset]
+        assert await store.ack("g", offset, 1)
+    assert await store.leave("g")
+    assert not await store.leave("g")
+    await store.close()
+
+
+async def test_an_event_removed_by_hand_neither_spins_nor_holds_up_its_partition(redis_server) -> None:
+    redis_server.command("FLUSHALL")
+    store = RedisEventStore.open(redis_server.url)
+    await store.append([("a", Event("t", n, partition_key="k")) for n in range(2)])
+    await store.join("g", "a", 0)
+    await store.claim("g", 10, 30.0, 1)
+    await store._call("XDEL", store._prefix + "log", "1-0")
+    store.skew += 31.0
+    assert [item.stored.offset for item in await store.claim("g", 10, 30.0, 1)] == [2]
+    due = await store.next_due("g")
+    assert due is not None
+    assert due > 20.0
+    await store.close()
+
+
+async def test_scripts_that_redis_has_forgotten_are_sent_again(redis_server) -> None:
+    redis_server.command("FLUSHALL")
+    store = RedisEventStore.open(redis_server.url)
+    await store.append([("a", Event("t", 1))])
+    redis_server.command("SCRIPT FLUSH SYNC")
+    assert await store.append([("a", Event("t", 2))]) == [2]
+    await store.join("g", "a", 0)
+    redis_server.command("SCRIPT FLUSH SYNC")
+    assert len(await store.claim("g", 10, 30.0, 5)) == 2
+    await store.close()
+
+
+async def test_a_server_that_became_a_replica_is_left_and_asked_for_again(redis_server) -> None:
+    redis_server.command("FLUSHALL")
+    store = RedisEventStore.open(redis_server.url)
+    await store.append([("a", Event("t", 1))])
+    try:
+        redis_server.command("REPLICAOF 127.0.0.1 1")
+        with pytest.raises(EventStoreUnavailable, match=r"(?i)read.?only"):
+            await store.append([("a", Event("t", 2))])
+        connected = [one.is_connected for one in store._redis.connection_pool._available_connections]
+        assert not any(connected)
+    finally:
+        redis_server.command("REPLICAOF NO ONE")
+    assert await store.append([("a", Event("t", 3))]) == [2]
+    await store.close()
+
+
+async def test_news_of_another_process_wakes_a_waiter_without_its_documents(redis_server) -> None:
+    redis_server.command("FLUSHALL")
+    one, two = RedisEventStore.open(redis_server.url), RedisEventStore.open(redis_server.url)
+    waiting = asyncio.ensure_future(one.wait(0, 20.0))
+    while not len(one._wakeups):
+        await asyncio.sleep(0)
+    await two.append([("a", Event("t", n)) for n in range(500)])
+    async with asyncio.timeout(5):
+        assert await waiting
+    assert await one.last() == 500
+    await one.close()
+    await two.close()
+
+
+@pytest.mark.parametrize("url", ["redis://127.0.0.1:port/0", "redis://127.0.0.1:99999999/0"])
+def test_a_url_that_is_none_is_an_error_of_events(url: str) -> None:
+    with pytest.raises(EventError, match="redis://"):
+        RedisEventStore.open(url)

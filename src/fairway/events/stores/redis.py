@@ -21,7 +21,7 @@ from fairway.events.event import Event
 from fairway.events.store import Claimed, Durability, Features, GroupInfo, Stored, dead_letter
 from fairway.events.stores import redis_scripts as scripts
 from fairway.events.stores.wakeups import Wakeups
-from fairway.events.topic import check_topic, matcher
+from fairway.events.topic import check_group, check_topic, matcher
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -61,14 +61,17 @@ class RedisEventStore:
         """Open ``redis://host:port/db``; nothing is connected before the first call."""
         from redis.asyncio import Redis
 
-        client = Redis.from_url(
-            re.sub(r"^valkey", "redis", url),
-            socket_timeout=10.0,
-            socket_connect_timeout=5.0,
-            health_check_interval=30,
-            socket_keepalive=True,
-            protocol=2,
-        )
+        try:
+            client = Redis.from_url(
+                re.sub(r"^valkey", "redis", url),
+                socket_timeout=10.0,
+                socket_connect_timeout=5.0,
+                health_check_interval=30,
+                socket_keepalive=True,
+                protocol=2,
+            )
+        except ValueError as error:
+            raise EventError(f"expected a URL such as redis://127.0.0.1:6379/0: {error}") from None
         return cls(client)
 
     @property
@@ -99,7 +102,8 @@ class RedisEventStore:
         found: list[Stored] = []
         while len(found) < limit:
             wanted = limit if matches is None else max(limit, 512)
-            rows = await self._call("XRANGE", self._prefix + "log", f"{after + 1}-0", "+", "COUNT", wanted)
+            start = f"{max(after, 0) + 1}-0"
+            rows = await self._call("XRANGE", self._prefix + "log", start, "+", "COUNT", wanted)
             for name, fields in rows:
                 after = int(name.partition(b"-")[0])
                 topic = fields[b"t"].decode()
@@ -150,26 +154,26 @@ class RedisEventStore:
         seen: dict[str, str] = {log: f"{after}-0", wake: "0-0"}
         while not self._closed:
             try:
+                # One entry is news enough; whoever waits reads what it wants, whole documents need not come twice.
                 news = await self._call(
-                    "XREAD", "BLOCK", _BLOCK_MS, "COUNT", 256, "STREAMS", log, wake, seen[log], seen[wake]
+                    "XREAD", "BLOCK", _BLOCK_MS, "COUNT", 1, "STREAMS", log, wake, seen[log], seen[wake]
                 )
-                if not news and len(self._wakeups) and await self.last() < int(seen[log].partition("-")[0]):
-                    seen[log] = "0-0"  # the log was lost: offsets start again
+                for stream, entries in news or ():
+                    seen[stream.decode()] = entries[-1][0].decode()
+                if news or len(self._wakeups):
+                    seen[log] = f"{await self.last()}-0"  # less than before where the log was lost
             except EventStoreUnavailable as error:
                 _LOG.warning("event store: %s; listening again in %.1f s", error, _PAUSE)
                 await asyncio.sleep(_PAUSE)
                 self._wakeups.wake()
                 continue
-            for stream, entries in news or ():
-                seen[stream.decode()] = entries[-1][0].decode()
             if news:
                 self._wakeups.wake()
 
     async def join(self, group: str, pattern: str, after: int | None) -> None:
         """See `EventStore.join`."""
-        check_topic(group)
-        matcher(pattern)
-        keys = self._keys("groups", f"g:{group}", "last")
+        check_group(group, pattern, after)
+        keys = self._keys("groups", f"g:{group}", "last", "epoch")
         known = await self._run(scripts.JOIN, keys, [group, pattern, "" if after is None else after])
         if known.decode() != pattern:
             raise EventError(f"group {group!r} reads {known.decode()!r}; expected the same pattern, got {pattern!r}")
@@ -189,10 +193,15 @@ class RedisEventStore:
                 _lua_pattern((pattern or b">").decode()),
                 f"{self._prefix}k:{group}:",
             ]
-            rows, hopeless, more = await self._run(scripts.CLAIM, keys, arguments, group)
-            claimed += [Claimed(_stored(row), row[1]) for row in rows]
-            for row in hopeless:
-                await self._kill(group, _stored(row), row[1], f"lease expired in delivery {row[1]}")
+            try:
+                rows, hopeless, more = await self._run(scripts.CLAIM, keys, arguments, group)
+                claimed += [Claimed(_stored(row), row[1]) for row in rows]
+                for row in hopeless:
+                    await self._kill(group, _stored(row), row[1], f"lease expired in delivery {row[1]}")
+            except EventStoreUnavailable:
+                if not claimed:
+                    raise
+                break  # what was leased already is the caller's
         return claimed
 
     async def next_due(self, group: str) -> float | None:
@@ -253,11 +262,16 @@ class RedisEventStore:
 
     async def leave(self, group: str) -> bool:
         """See `EventStore.leave`."""
-        removed = await self._call("SREM", self._prefix + "groups", group)
-        async for key in self._redis.scan_iter(match=f"{self._prefix}k:{group}:*", count=1000):
-            await self._call("UNLINK", key)
-        await self._call("UNLINK", *self._keys(f"g:{group}", f"p:{group}", f"r:{group}", f"t:{group}"))
-        return bool(removed)
+        keys = self._keys("groups", f"g:{group}", f"p:{group}", f"r:{group}", f"t:{group}")
+        there, epoch = await self._run(scripts.LEAVE, keys, [group])
+        cursor, match = b"0", f"{self._prefix}k:{group}:{epoch.decode()}:*"
+        while there:
+            cursor, found = await self._call("SCAN", cursor, "MATCH", match, "COUNT", 1000)
+            if found:
+                await self._call("UNLINK", *found)
+            if int(cursor) == 0:
+                break
+        return bool(there)
 
     async def trim(self, before: float) -> int:
         """See `EventStore.trim`."""
@@ -296,7 +310,7 @@ class RedisEventStore:
         return await self._guard(lambda: execute(*command), "")
 
     async def _guard(self, work: Any, group: str) -> Any:
-        from redis.exceptions import RedisError, ResponseError
+        from redis.exceptions import ReadOnlyError, RedisError, ResponseError
 
         if self._closed:
             raise BusClosed("the event store is closed")
@@ -311,6 +325,9 @@ class RedisEventStore:
         except ResponseError as error:
             if "NOGROUP" in str(error):
                 raise UnknownGroup(f"expected a group that was joined, got {group!r}") from None
+            if isinstance(error, ReadOnlyError):
+                # After a failover these connections lead to what is a replica now; new ones ask the name again.
+                await self._redis.connection_pool.disconnect(inuse_connections=False)
             raise EventStoreUnavailable(f"redis: {error}") from error
         except (RedisError, OSError) as error:
             raise EventStoreUnavailable(f"redis: {error}") from error

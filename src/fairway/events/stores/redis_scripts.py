@@ -3,8 +3,9 @@
 Keys, all tagged ``{NAMESPACE}``: ``log`` a stream whose ids are ``OFFSET-0`` (fields t topic, a appended at, k
 partition key, d CloudEvents JSON); ``last`` the newest offset; ``u:…`` the offset of a (source, id) for a day;
 ``groups`` the set of names; ``g:NAME`` a hash (pattern, cursor, dead); ``p:NAME`` a hash offset → "fence leased key";
-``r:NAME`` a sorted set of claimable offsets; ``t:NAME`` a sorted set of leases and delays by due time; ``k:NAME:KEY``
-the unfinished offsets of one partition key in order; ``wake`` a stream of one entry that tells waiting members of a
+``r:NAME`` a sorted set of claimable offsets; ``t:NAME`` a sorted set of leases and delays by due time; ``k:NAME:EPOCH:KEY``
+the unfinished offsets of one partition key in order, where the epoch tells a group from one of that name that was
+deleted before; ``epoch`` the newest; ``wake`` a stream of one entry that tells waiting members of a
 change.
 """
 
@@ -37,14 +38,24 @@ return offsets
 """
 )
 
-# KEYS groups g last; ARGV name pattern after ('' for now).
+# KEYS groups g last epoch; ARGV name pattern after ('' for now).
 JOIN = """
 if redis.call('SADD', KEYS[1], ARGV[1]) == 1 or redis.call('EXISTS', KEYS[2]) == 0 then
+  local last = redis.call('GET', KEYS[3]) or '0'
   local after = ARGV[3]
-  if after == '' then after = redis.call('GET', KEYS[3]) or '0' end
-  redis.call('HSET', KEYS[2], 'pattern', ARGV[2], 'cursor', after, 'dead', 0)
+  if after == '' or tonumber(after) > tonumber(last) then after = last end
+  local epoch = redis.call('INCR', KEYS[4])
+  redis.call('HSET', KEYS[2], 'pattern', ARGV[2], 'cursor', after, 'dead', 0, 'epoch', epoch)
 end
 return redis.call('HGET', KEYS[2], 'pattern')
+"""
+
+# KEYS groups g p r t; ARGV name. Answers {whether there was one, its epoch}; the k: keys are left to the caller.
+LEAVE = """
+local epoch = redis.call('HGET', KEYS[2], 'epoch') or ''
+local there = redis.call('SREM', KEYS[1], ARGV[1])
+redis.call('UNLINK', KEYS[2], KEYS[3], KEYS[4], KEYS[5])
+return {there, epoch}
 """
 
 # KEYS log last g p r t; ARGV skew limit lease max lua-pattern key-prefix.
@@ -56,6 +67,7 @@ if redis.call('EXISTS', KEYS[3]) == 0 then return redis.error_reply('NOGROUP') e
 local current = now(ARGV[1])
 local limit, most = tonumber(ARGV[2]), tonumber(ARGV[4])
 local claimed, hopeless = {}, {}
+local queues = ARGV[6] .. (redis.call('HGET', KEYS[3], 'epoch') or '') .. ':'
 local function entry(offset, fence)
   local id = offset .. '-0'
   local found = redis.call('XRANGE', KEYS[1], id, id)[1]
@@ -65,7 +77,16 @@ local function entry(offset, fence)
 end
 for _, offset in ipairs(redis.call('ZRANGEBYSCORE', KEYS[6], '-inf', current, 'LIMIT', 0, 1000)) do
   local fence, leased, key = string.match(redis.call('HGET', KEYS[4], offset) or '0 0 ', '^(%d+) (%d) (.*)$')
-  if leased == '1' and tonumber(fence) >= most then
+  if redis.call('EXISTS', KEYS[1]) == 0 or #redis.call('XRANGE', KEYS[1], offset .. '-0', offset .. '-0') == 0 then
+    -- Removed from the stream by hand: nothing is left to deliver, and its successor must not wait for it.
+    redis.call('HDEL', KEYS[4], offset)
+    redis.call('ZREM', KEYS[6], offset)
+    if key ~= '' then
+      redis.call('LREM', queues .. key, 1, offset)
+      local following = redis.call('LINDEX', queues .. key, 0)
+      if following then redis.call('ZADD', KEYS[5], following, following) end
+    end
+  elseif leased == '1' and tonumber(fence) >= most then
     hopeless[#hopeless + 1] = entry(offset, tonumber(fence))
   else
     redis.call('HSET', KEYS[4], offset, fence .. ' 0 ' .. key)
@@ -76,9 +97,9 @@ end
 local cursor = tonumber(redis.call('HGET', KEYS[3], 'cursor'))
 local last = tonumber(redis.call('GET', KEYS[2]) or '0')
 local rounds = 0
-while redis.call('ZCARD', KEYS[5]) < limit and cursor < last and rounds < 16 do
+while redis.call('ZCARD', KEYS[5]) < limit and cursor < last and rounds < 64 do
   rounds = rounds + 1
-  local seen = redis.call('XRANGE', KEYS[1], string.format('%d-0', cursor + 1), '+', 'COUNT', 512)
+  local seen = redis.call('XRANGE', KEYS[1], string.format('%d-0', cursor + 1), '+', 'COUNT', 128)
   if #seen == 0 then cursor = last end
   for _, item in ipairs(seen) do
     local offset = string.match(item[1], '^(%d+)')
@@ -86,7 +107,7 @@ while redis.call('ZCARD', KEYS[5]) < limit and cursor < last and rounds < 16 do
     if string.match(item[2][2], ARGV[5]) then
       local key = item[2][6]
       redis.call('HSET', KEYS[4], offset, '0 0 ' .. key)
-      if key == '' or redis.call('RPUSH', ARGV[6] .. key, offset) == 1 then
+      if key == '' or redis.call('RPUSH', queues .. key, offset) == 1 then
         redis.call('ZADD', KEYS[5], offset, offset)
       end
     end
@@ -119,7 +140,7 @@ local function finish()
   redis.call('HDEL', KEYS[2], offset)
   redis.call('ZREM', KEYS[4], offset)
   if key ~= '' then
-    local queue = ARGV[4] .. key
+    local queue = ARGV[4] .. (redis.call('HGET', KEYS[1], 'epoch') or '') .. ':' .. key
     redis.call('LREM', queue, 1, offset)
     local following = redis.call('LINDEX', queue, 0)
     if following then redis.call('ZADD', KEYS[3], following, following) wake() end
