@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from fairway.apps.spec import AppSpec, Endpoint
+from fairway.apps.spec import AppSpec, DoorSpec, Endpoint
 from fairway.nginx.errors import NginxError, UnsafeValueError
 from fairway.nginx.render import render
 from fairway.nginx.site import Options, Server, Tls, plan
@@ -106,6 +106,13 @@ def test_two_apps_share_a_domain_by_path_and_the_second_claim_of_one_path_is_ref
     planned = plan([*shared, app("c", backend=Endpoint(domain="x.test", path="/b"))], dict.fromkeys("abc", DOOR))
     assert [site.app for site in planned.sites] == ["a", "b"]
     assert str(planned.refused[0].error) == "c: x.test/b is already served by b"
+
+
+def test_aliases_are_served_as_the_backend_is() -> None:
+    site = plan([app(backend=Endpoint(path="/b"), door=DoorSpec(aliases=("www.x.test",)))], {"api": DOOR}).sites[0]
+    assert site.domains["www.x.test"] == site.domains["api.localhost"]
+    refused = plan([app(door=DoorSpec(aliases=("x; } server {",)))], {"api": DOOR}).refused
+    assert "x; } server {" in str(refused[0].error)
 
 
 def test_grpc_wants_a_fixed_port_and_a_place_of_its_own() -> None:
