@@ -109,7 +109,7 @@ async def _serve(url: str, tasks: Tasks, config: WorkerConfig) -> int:
         if not await _open(store, ctx):
             return 0
         running = Worker(store, tasks, config)
-        log.get("worker").info("ready", worker=running.name, queues=dict(config.queues), tasks=len(tasks), url=url)
+        log.get("worker").info("ready", worker=running.name, queues=dict(config.queues), tasks=len(tasks), store=repr(store))
 
         def force() -> None:
             os._exit(130)
