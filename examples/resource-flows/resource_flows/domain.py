@@ -4,31 +4,32 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
 MAX_DISTANCE_KM = 50.0
 _EARTH_KM = 6371.0
+Text = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
 
 
 class Site(msgspec.Struct, frozen=True, kw_only=True):
     """A place; latitude and longitude in degrees."""
 
-    id: str
-    name: str
-    latitude: float
-    longitude: float
+    id: Text
+    name: Text
+    latitude: Annotated[float, msgspec.Meta(ge=-90, le=90)]
+    longitude: Annotated[float, msgspec.Meta(ge=-180, le=180)]
 
 
 class ResourceFlow(msgspec.Struct, frozen=True, kw_only=True):
     """So much of a resource, a day, that a site gives off (``output``) or needs (``input``)."""
 
-    id: str
+    id: Text
     site: Site
     direction: Literal["input", "output"]
-    resource: str
-    quantity: float
+    resource: Text
+    quantity: Annotated[float, msgspec.Meta(gt=0, le=1e12)]
 
 
 class Match(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,4 +67,4 @@ def distance_km(one: Site, other: Site) -> float:
     longitude = math.radians(other.longitude - one.longitude)
     cosines = math.cos(math.radians(one.latitude)) * math.cos(math.radians(other.latitude))
     half = math.sin(latitude / 2) ** 2 + cosines * math.sin(longitude / 2) ** 2
-    return 2 * _EARTH_KM * math.asin(math.sqrt(half))
+    return 2 * _EARTH_KM * math.asin(min(1.0, math.sqrt(half)))  # rounding may lead above 1 on the far side

@@ -13,8 +13,10 @@ from urllib.parse import quote
 import click
 
 from fairway.cli import output
-from fairway.cli.client import Client
+from fairway.cli.client import Client, Unreachable
 from fairway.cli.project import current
+
+_PAUSE = (0.2, 5.0)  # seconds: first and longest pause while the daemon is away
 
 
 @click.group()
@@ -65,18 +67,34 @@ def subscribe(pattern: str, after: int | None, since: str | None, as_json: bool)
 
     Goes on where it was when the daemon restarts.
     """
-    last = after
+    _one_start(after, since)
+    last, pause, connected = after, _PAUSE[0], False
     try:
         while True:
             try:
+                if last is None and since is None:  # where it begins, so that a restart of the daemon hides nothing
+                    last = Client(current()).get("/v1/events/position")["last"]
+                connected = True
                 for item in _stream(pattern, last, since, follow=True):
-                    last = item["offset"]
+                    last, pause = item["offset"], _PAUSE[0]
                     _show(item, as_json)
             except Disconnected as broken:
                 last = broken.offset
                 click.echo(f"Too slow; resuming after offset {last}.", err=True)
+                continue
+            except Unreachable as gone:
+                if not connected:
+                    raise
+                click.echo(f"{gone.message} Trying again in {pause:g} s.", err=True)
+            time.sleep(pause)
+            pause = min(pause * 2, _PAUSE[1])
     except KeyboardInterrupt:
         return
+
+
+def _one_start(after: int | None, since: str | None) -> None:
+    if after is not None and since is not None:
+        raise click.UsageError("Expected --after or --since, got both.")
 
 
 @events.command()
@@ -87,7 +105,10 @@ def subscribe(pattern: str, after: int | None, since: str | None, as_json: bool)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 def replay(pattern: str, after: int | None, since: str | None, group: str | None, as_json: bool) -> None:
     """Show past events up to now, or publish the dead letters of a group again."""
+    _one_start(after, since)
     if group is not None:
+        if pattern != ">" or after is not None or since is not None:
+            raise click.UsageError("Expected --dead GROUP alone: it publishes all dead letters of the group again.")
         answer = Client(current()).post(f"/v1/events/groups/{quote(group, safe='')}:replay")
         if as_json:
             output.as_json(answer)
@@ -135,7 +156,7 @@ def _stream(pattern: str, after: int | None, since: str | None, *, follow: bool)
 
         query["since"] = parse_since(since, time.time())
     for name, data in Client(current()).stream("GET", "/v1/events", **query):
-        if name == "fairway.disconnected":
+        if name == "fairway.disconnected" and "topic" not in data:  # an event may have that type too
             raise Disconnected(int(data["offset"]))
         yield data
 

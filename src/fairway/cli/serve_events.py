@@ -39,6 +39,7 @@ async def _serve(config: ServiceConfig, url: str) -> None:
     from fairway.api.app import Services
     from fairway.cli.service import serving
     from fairway.events import EventBus
+    from fairway.platform.services import event_retention
 
-    async with EventBus(url) as bus, serving(config, Services(events=bus), "event-bus", url) as ctx:
+    async with EventBus(url) as bus, event_retention(bus.store), serving(config, Services(events=bus), "event-bus", url) as ctx:
         await ctx.done().recv_ok()

@@ -87,6 +87,12 @@ def _fields(path: Path | None, known: frozenset[str]) -> dict[str, Any]:
     return result
 
 
+def _without_secrets(url: str) -> str:
+    """Return a store's URL without user, password and query, which may hold one."""
+    scheme, slashes, rest = url.partition("://")
+    return scheme + slashes + rest.rpartition("@")[2].partition("?")[0]
+
+
 @asynccontextmanager
 async def serving(config: ServiceConfig, services: Services, name: str, store: str) -> AsyncIterator[Context]:
     """Serve the API of `services` for the block; the context ends at SIGINT or SIGTERM."""
@@ -99,5 +105,5 @@ async def serving(config: ServiceConfig, services: Services, name: str, store: s
     async with notify_context(signal.SIGINT, signal.SIGTERM) as ctx:
         policy = GuardPolicy(token=config.token, hosts=frozenset({config.host}))
         async with serve(create_app(services, policy=policy), host=config.host, port=config.port) as bound:
-            log.get(name).info("ready", url=f"http://{bound[0]}:{bound[1]}", store=store.rpartition("@")[2])
+            log.get(name).info("ready", url=f"http://{bound[0]}:{bound[1]}", store=_without_secrets(store))
             yield ctx

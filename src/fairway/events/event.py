@@ -70,9 +70,15 @@ class Event(msgspec.Struct, frozen=True):
                     f"expected {name} to be 1 to {MAX_ATTRIBUTE} printable characters, got {str(value)[:80]!r}",
                     field=name,
                 )
-        if self.time.tzinfo is None:
+        if not isinstance(self.time, datetime) or self.time.tzinfo is None:
             raise InvalidEvent(f"event {self.type!r}: expected time with a time zone, got {self.time}", field="time")
-        for name in self.extensions:
+        for name, value in self.extensions.items():
+            if not isinstance(value, str) or len(value) > MAX_ATTRIBUTE:
+                raise InvalidEvent(
+                    f"event {self.type!r}: expected {name!r} to be at most {MAX_ATTRIBUTE} characters, "
+                    f"got {str(value)[:80]!r}",
+                    field=str(name),
+                )
             if not _EXTENSION.match(name) or name in _KNOWN or name == "partitionkey":
                 raise InvalidEvent(
                     f"event {self.type!r}: expected extension names of a-z and 0-9, got {name!r}", field=name
@@ -88,14 +94,17 @@ class Event(msgspec.Struct, frozen=True):
             "source": self.source,
             "type": self.type,
             "time": self.time,
-            "datacontenttype": "application/json",
         }
         if self.subject is not None:
             document["subject"] = self.subject
         if self.partition_key is not None:
             document["partitionkey"] = self.partition_key
         document.update(self.extensions)
-        document["data"] = self.data
+        if isinstance(self.data, bytes | bytearray | memoryview):
+            document["data_base64"] = base64.b64encode(self.data).decode()
+        else:
+            document["datacontenttype"] = "application/json"
+            document["data"] = self.data
         try:
             return msgspec.json.encode(document)
         except (TypeError, ValueError, RecursionError, OverflowError) as error:

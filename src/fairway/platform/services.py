@@ -42,12 +42,19 @@ async def job_and_event_services(daemon: Services) -> AsyncIterator[None]:
         Webhooks(service, bus, layout) as webhooks,
     ):
         daemon.extras.update(jobs=service, events=bus, webhooks=webhooks)
-        trimming = asyncio.create_task(_trim(bus.store), name="event retention")
-        try:
+        async with event_retention(bus.store):
             yield
-        finally:
-            trimming.cancel()
-            await asyncio.wait((trimming,))
+
+
+@asynccontextmanager
+async def event_retention(store: EventStore) -> AsyncIterator[None]:
+    """Remove events older than seven days that no group needs, every hour, for the length of the block."""
+    trimming = asyncio.create_task(_trim(store), name="event retention")
+    try:
+        yield
+    finally:
+        trimming.cancel()
+        await asyncio.wait((trimming,))
 
 
 async def _trim(store: EventStore) -> None:
@@ -59,6 +66,8 @@ async def _trim(store: EventStore) -> None:
             removed = await store.trim(time.time() - _KEEP)
         except EventStoreUnavailable as error:
             log.get("events").warning("retention put off", error=str(error))
+        except Exception:
+            log.get("events").exception("retention failed; trying again later")
         else:
             log.get("events").debug("retention", removed=removed)
         await asyncio.sleep(_TRIM_EVERY)

@@ -226,3 +226,15 @@ async def call(app: Any, method: str, path: str, body: bytes = b"", headers: dic
     }
     await app(scope, receive, send)
     return sent[0]["status"], json.loads(b"".join(message.get("body", b"") for message in sent))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"quantity": 0}, {"quantity": -1.0}, {"id": ""}, {"site": {"id": "s", "name": "S", "latitude": 91, "longitude": 0}}],
+    ids=["nothing", "negative", "no-id", "no-place"],
+)
+def test_a_flow_that_cannot_be_is_refused_before_it_reaches_a_division(wrong: dict[str, Any]) -> None:
+    site = {"id": "s", "name": "S", "latitude": 0, "longitude": 0}
+    flow = {"id": "f", "site": site, "direction": "input", "resource": "heat", "quantity": 1.0, **wrong}
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.convert(flow, ResourceFlow)

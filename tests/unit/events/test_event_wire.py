@@ -183,3 +183,33 @@ def test_the_redis_publisher_wants_a_redis_url_and_does_not_print_a_password() -
     with pytest.raises(EventError, match="redis://") as caught:
         RedisStreamsEventPublisher("http://user:secret@host/0")
     assert "secret" not in str(caught.value)
+
+
+def test_binary_data_is_binary_again_on_the_other_side() -> None:
+    document = Event("t", b"\x00\xff", id="1").encode()
+    assert b'"data_base64":"AP8="' in document
+    assert b"datacontenttype" not in document
+    assert Event.decode(document).data == b"\x00\xff"
+    assert Event.decode(Event.decode(document).encode()).data == b"\x00\xff"
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"time": "now"}, {"extensions": {"ext": 5}}, {"extensions": {"ext": "x" * 1025}}],
+    ids=["time", "extension-kind", "extension-length"],
+)
+def test_attributes_of_the_wrong_kind_are_refused_by_name(fields) -> None:
+    with pytest.raises(InvalidEvent) as caught:
+        Event("t", **fields).encode()
+    assert caught.value.field in ("time", "ext")
+
+
+async def test_a_publisher_that_waits_for_room_when_the_channel_closes_is_told_so() -> None:
+    publisher = ChannelEventPublisher(1)
+    await publisher.publish(background(), Event("t", 1))
+    waiting = asyncio.ensure_future(publisher.publish(background(), Event("t", 2)))
+    for _ in range(5):
+        await asyncio.sleep(0)
+    publisher.close()
+    with pytest.raises(BusClosed, match="meanwhile"):
+        await waiting

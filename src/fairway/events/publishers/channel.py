@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from fairway.concurrency import Chan, Context, WaitGroup, select
+from fairway.concurrency import Chan, Context, SendOnClosed, WaitGroup, select
 from fairway.events.errors import BusClosed, EventError
 from fairway.events.event import Event
 from fairway.events.handler import EventHandler
@@ -46,9 +46,12 @@ class ChannelEventPublisher:
             raise BusClosed(f"event {event.id} of type {event.type!r}: the publisher is closed")
         if self._chan.try_send(event):
             return
-        match await select(self._chan.on_send(event), ctx.done().on_recv()):
-            case (1, _, _):
-                raise ctx.err() or EventError("the context ended without an error")
+        try:
+            match await select(self._chan.on_send(event), ctx.done().on_recv()):
+                case (1, _, _):
+                    raise ctx.err() or EventError("the context ended without an error")
+        except SendOnClosed:
+            raise BusClosed(f"event {event.id} of type {event.type!r}: the publisher was closed meanwhile") from None
 
     def start_workers(self, ctx: Context, workers: int, handler: EventHandler) -> None:
         """Start tasks that handle events until `ctx` ends, or until the channel is closed and drained.

@@ -1,0 +1,100 @@
+"""`fairway events` against a daemon that goes away, cuts off, and carries hostile events."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from fairway.cli import events as module
+from fairway.cli.client import Unreachable
+
+
+def item(offset: int, kind: str = "made") -> dict[str, Any]:
+    event = {"type": kind, "time": "2026-01-31T12:00:00Z", "data": offset, "id": str(offset), "source": "s"}
+    return {"topic": "t", "offset": offset, "event": event}
+
+
+class Daemon:
+    """Plays one script a connection; an exception in it is raised there. At the end the user presses Ctrl-C."""
+
+    def __init__(self, *scripts: list[Any]) -> None:
+        self.scripts = list(scripts)
+        self.queries: list[dict[str, Any]] = []
+
+    def __call__(self, project: object) -> Daemon:
+        return self
+
+    def get(self, path: str) -> dict[str, int]:
+        return {"last": 41}
+
+    def stream(self, method: str, path: str, **query: Any) -> Any:
+        self.queries.append(query)
+        if not self.scripts:
+            raise KeyboardInterrupt
+        for step in self.scripts.pop(0):
+            if isinstance(step, BaseException):
+                raise step
+            yield step
+
+
+@pytest.fixture
+def invoke(monkeypatch):
+    monkeypatch.setattr(module, "current", lambda: None)
+    monkeypatch.setattr(module, "time", type("time", (), {"sleep": staticmethod(lambda _: None), "time": lambda: 0.0}))
+
+    def run(daemon: Daemon, *words: str) -> Any:
+        monkeypatch.setattr(module, "Client", daemon)
+        return CliRunner().invoke(module.events, words)
+
+    return run
+
+
+def shown(result: Any) -> list[int]:
+    return [json.loads(line)["offset"] for line in result.stdout.splitlines() if line.startswith("{")]
+
+
+def test_subscribe_goes_on_where_it_was_when_the_daemon_restarts(invoke) -> None:
+    daemon = Daemon(
+        [("made", item(42))],
+        [Unreachable("The daemon went away.")],
+        [("made", item(43)), Unreachable("The daemon went away.")],
+    )
+    result = invoke(daemon, "subscribe", "t", "--json")
+    assert result.exit_code == 0, result.output
+    assert shown(result) == [42, 43]
+    assert [query["after"] for query in daemon.queries] == [41, 42, 42, 43]
+
+
+def test_subscribe_says_so_where_there_is_no_daemon_at_all(invoke, monkeypatch) -> None:
+    daemon = Daemon([])
+    monkeypatch.setattr(daemon, "get", lambda path: (_ for _ in ()).throw(Unreachable("No daemon.")))
+    assert isinstance(invoke(daemon, "subscribe").exception, Unreachable)
+
+
+def test_an_event_of_the_type_of_the_cut_off_message_is_shown_and_the_real_one_resumes(invoke) -> None:
+    daemon = Daemon(
+        [("fairway.disconnected", item(42, "fairway.disconnected"))],
+        [("fairway.disconnected", {"code": "events.slow_subscriber", "detail": "slow", "offset": 40})],
+    )
+    result = invoke(daemon, "subscribe", "--json")
+    assert shown(result) == [42]
+    assert [query["after"] for query in daemon.queries] == [41, 42, 40]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("subscribe", "--after", "1", "--since", "1h"),
+        ("replay", "--after", "1", "--since", "1h"),
+        ("replay", "orders.>", "--dead", "g"),
+        ("replay", "--dead", "g", "--after", "1"),
+        ("subscribe", "--after", "-1"),
+    ],
+)
+def test_options_that_contradict_each_other_are_refused(invoke, words) -> None:
+    result = invoke(Daemon(), *words)
+    assert result.exit_code == 2
+    assert "Error: " in result.output
