@@ -102,6 +102,8 @@ class RedisStore(RedisViews, Store):
         machine.check_jobs(jobs, batch, self.options.max_payload)
         machine.check_queues_agree(jobs, batch)
         self._check_open()
+        if len(jobs) == 1 and batch is None and (one := await self._enqueue_one(jobs[0])) is not None:
+            return one
         places: dict[str, list[int]] = {}
         for n, job in enumerate(jobs):
             places.setdefault(job.queue, []).append(n)
@@ -114,6 +116,14 @@ class RedisStore(RedisViews, Store):
             packed[queue] = [part for n in positions for part in (forms.extras(jobs[n]), forms.body(jobs[n]))]
         answer, numbers = await self._insert(jobs, head, packed)
         return self._enqueued(answer, numbers, places, len(jobs), batch is not None)
+
+    async def _enqueue_one(self, job: NewJob) -> Enqueued | None:
+        """Enqueue a job of defaults in a queue that is known; None says that it takes the general way."""
+        number = self._numbers.get(job.queue)
+        if number is None or forms.extras(job):
+            return None
+        seq = await self._run(scripts.ENQUEUE_ONE, job.queue, number, forms.body(job))
+        return Enqueued(ids=[join_id(seq, number)], durability=self.features.durability) if seq else None
 
     async def _insert(
         self, jobs: Sequence[NewJob], head: list[Argument], packed: dict[str, list[Argument]]

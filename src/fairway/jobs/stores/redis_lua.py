@@ -26,6 +26,12 @@ from __future__ import annotations
 from fairway.jobs.store import LEDGER_KEEP_S
 from fairway.jobs.stores.redis_link import Script
 
+_CONSTANTS = {
+    "LEDGER": f"{LEDGER_KEEP_S:.0f}",
+    "SHIFT": str(1 << 41),  # above every seq
+    "EPOCH": "1735689600",  # 2025: what seqs are counted from
+}
+
 HEAD = """
 local call = redis.call
 local wall, mono = tonumber(ARGV[1]), tonumber(ARGV[2])
@@ -35,7 +41,7 @@ if not wall then
   mono = wall
 end
 local function stamp(at) return string.format('%.6f', at) end
-local NOW, SHIFT, EPOCH = stamp(wall), 2199023255552, 1735689600
+local NOW = stamp(wall)
 local p, no, seq, kc, kf, delta, awake, looked, waited
 local function enter(key)
   p = string.sub(key, 1, -2)
@@ -263,5 +269,7 @@ end
 
 def script(name: str, *parts: str, flags: str = "") -> Script:
     """Return the script that `parts` make up."""
-    text = "".join(parts).replace("LEDGER", f"{LEDGER_KEEP_S:.0f}")
+    text = "".join(parts)
+    for constant, value in _CONSTANTS.items():
+        text = text.replace(constant, value)
     return Script(name, f"#!lua flags={flags}\n{text}" if flags else f"#!lua\n{text}")
