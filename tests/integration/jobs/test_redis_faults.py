@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -249,6 +250,36 @@ async def test_two_processes_share_the_jobs(make_redis: MakeRedis) -> None:
         assert await peer.wait() == 0
     assert mine
     assert sorted(mine + theirs) == ids + last
+
+
+async def test_no_news_is_missed_between_asking_and_waiting(make_redis: MakeRedis) -> None:
+    server, total = make_redis(), 400
+    async with RedisStore(server.url) as one, RedisStore(server.url) as two:
+        got: list[int] = []
+        enough = asyncio.Event()
+
+        async def work(store: RedisStore, queues: list[str]) -> None:
+            while len(got) < total:
+                leases = await store.claim(queues, 1, 30.0, "w", wait_s=60.0)
+                got.extend(lease.id for lease in leases)
+                await store.settle([Completed(x.id, x.fence) for x in leases])
+            enough.set()
+
+        workers = [asyncio.create_task(work(store, ["a", "b"])) for store in (one, two) for _ in range(3)]
+        rand = random.Random(1)
+        # A missed wake-up would leave a job lying until a claim's thirty seconds are over.
+        async with asyncio.timeout(20):
+            ids = []
+            for n in range(total):
+                ids += (await (one, two)[n % 2].enqueue([NewJob(kind="k", queue=rand.choice("ab"))])).ids
+                if n % 7 == 0:
+                    while len(got) < len(ids):
+                        await asyncio.sleep(0)
+            await enough.wait()
+        assert sorted(got) == sorted(ids)
+        for worker in workers:
+            worker.cancel()
+        await asyncio.gather(*workers, return_exceptions=True)
 
 
 async def test_keys_stay_in_their_slot_of_a_cluster(make_redis: MakeRedis) -> None:

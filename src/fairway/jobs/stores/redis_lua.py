@@ -16,9 +16,9 @@ Keys of a queue, all after its tag:
 - Hashes: ``u`` unique keys, ``o`` the `once` ledger, ``cs`` used concurrency slots, ``bt:SEQ`` a batch.
 - ``wake`` a stream of news: w there is work, f SEQ is final, s WORKER fell silent.
 
-Scripts do not roll back, so none writes before it has read all that could stop it, and those that add jobs are
-refused as a whole when memory is out (no allow-oom flag); those that bring jobs to an end are let through. Sorted sets
-are added to before others are removed from.
+Scripts do not roll back, but nothing stops one half way either: what they read is checked before the first write, and
+those that add jobs are refused as a whole when memory is out (no allow-oom flag), while those that bring jobs to an end
+are let through. The append-only file has the effects of a script as one transaction.
 """
 
 from __future__ import annotations
