@@ -82,7 +82,7 @@ async def _apply(project: Project, tree: Any, options: Options, flags: dict[str,
         click.echo(f"{problem}", err=True)
     servers = _through_door(registry.apps, flags["door"]) if flags["via"] == "door" else _instances(project)
     applied: Applied = await tree.apply(plan(registry.apps.values(), servers), options)
-    if flags["reloading"] and applied.changed:
+    if flags["reloading"] and tree.reload_due:
         applied = Applied(**{**_fields(applied), "reloaded": await tree.reload()})
     return applied
 
@@ -92,11 +92,30 @@ def _fields(applied: Applied) -> dict[str, Any]:
 
 
 async def _watch(project: Project, tree: Any, options: Options, flags: dict[str, Any]) -> None:
-    """Apply again after each change of the registry; changes within a second and a half are one."""
+    """Apply again after each change of the registry, within a second and a half as one, and of the instances.
+
+    What is wrong at the moment (a file half written, the daemon restarting) is told, and the old tree goes on serving.
+    """
     from watchfiles import awatch
 
-    async for _ in awatch(project.registry, debounce=1500, step=200):
-        applied = await _apply(project, tree, options, flags)
+    from fairway.errors import FairwayError
+
+    via_apps, served, told = flags["via"] == "apps", None, ""
+    changes = awatch(project.registry, debounce=1500, step=200, rust_timeout=2000, yield_on_timeout=via_apps)
+    async for files in changes:
+        try:
+            if via_apps and not files:
+                found = await asyncio.to_thread(_instances, project)
+                if found == served:
+                    continue
+                served = found
+            applied = await _apply(project, tree, options, flags)
+        except FairwayError as error:
+            if str(error) != told:
+                click.echo(f"{output.paint('unchanged', 'yellow')} {error}", err=True)
+            told, served = str(error), None
+            continue
+        told = ""
         if applied.changed:
             _report(applied, flags["as_json"])
 

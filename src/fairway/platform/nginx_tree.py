@@ -9,11 +9,13 @@ What fails and what then happens:
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,6 +68,14 @@ class NginxTree:
         """The link to the tree that serves."""
         return self.out / "current"
 
+    @property
+    def reload_due(self) -> bool:
+        """Whether no running NGINX has been told of this tree: it is new, or an earlier reload failed or was killed."""
+        try:
+            return (self.out / "reloaded").read_text(encoding="utf-8") != os.readlink(self.current)
+        except OSError:
+            return True
+
     async def apply(self, planned: Sites, options: Options) -> Applied:
         """Stage, test, quarantine, swap.
 
@@ -75,10 +85,14 @@ class NginxTree:
         try:
             for folder in (self.out, self.out / "trees", self.out / "acme"):
                 folder.mkdir(parents=True, exist_ok=True)
+            with self._alone():
+                return await self._apply(planned, options)
         except OSError as error:
             raise NginxError(
-                f"expected to write to {self.out}: {error.strerror}", hint="choose another folder with --out"
+                f"expected to write to {self.out}: {error.strerror or error}", hint="choose another folder with --out"
             ) from error
+
+    async def _apply(self, planned: Sites, options: Options) -> Applied:
         sites, refused = planned.sites, list(planned.refused)
         if self.nginx is not None:
             sites, quarantined = await self._accepted(sites, options)
@@ -92,6 +106,20 @@ class NginxTree:
             changed=changed,
             tested=self.nginx is not None,
         )
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Keep other generators out of the folder, and sweep up what a killed one left half written."""
+        with (self.out / ".lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise NginxError(
+                    f"another `fairway nginx generate` is at work in {self.out}", hint="wait for it, or use --out"
+                ) from error
+            for left in (*self.out.glob("staged-*"), *self.out.glob("new-*")):
+                shutil.rmtree(left, ignore_errors=True)
+            yield
 
     async def reload(self) -> bool:
         """Tell the NGINX that serves this tree, else the system's own.
@@ -107,9 +135,11 @@ class NginxTree:
         own = _alive(self.out / "nginx.pid")
         if not own and not any(_alive(Path(path)) for path in ("/run/nginx.pid", "/var/run/nginx.pid")):
             return False
+        tree = os.readlink(self.current)
         outcome = await self.nginx.reload(self.current / "nginx.conf" if own else None, self.out if own else None)
         if outcome.status != 0:
             raise NginxError(f"nginx refused to reload: {outcome.output.strip()[-500:]}")
+        (self.out / "reloaded").write_text(tree, encoding="utf-8")
         return True
 
     async def _accepted(self, sites: tuple[Site, ...], options: Options) -> tuple[tuple[Site, ...], list[Refused]]:

@@ -10,6 +10,13 @@ from pathlib import Path
 from fairway.errors import FairwayError
 
 
+class NginxTimeoutError(FairwayError):
+    """nginx did not answer in time; it was killed."""
+
+    code = "nginx.timeout"
+    default_hint = "an upstream's name that takes long to resolve is the usual cause"
+
+
 class NginxMissingError(FairwayError):
     """There is no nginx to run."""
 
@@ -74,6 +81,12 @@ class Nginx:
         try:
             async with asyncio.timeout(self.timeout):
                 _, output = await process.communicate()
+        except TimeoutError as error:
+            process.kill()
+            await process.wait()
+            raise NginxTimeoutError(
+                f"expected {' '.join((self.binary, *arguments))} to end within {self.timeout:g} s; it was killed"
+            ) from error
         except BaseException:
             if process.returncode is None:
                 process.kill()
