@@ -464,15 +464,8 @@ class StoreConformance:
         assert await put(store, new(unique_key="u")) == [first]
         await store.cancel(first)
         (second,) = await put(store, new(unique_key="u"))
-        assert second != first
         await store.retry(first)
         assert await put(store, new(unique_key="u")) == [second]
-
-    async def test_cancelling_what_is_not_kept_answers_it_once_more(self, store: Store) -> None:
-        """Cancelling a job that is not kept answers it cancelled; then it is gone."""
-        (i,) = await put(store, new(keep_s=0.0))
-        assert (await store.cancel(i)).state == "cancelled"
-        assert await store.get(i) is None
 
     async def test_replay_the_dead(self, store: Store) -> None:
         """Replay the dead."""

@@ -13,13 +13,14 @@ from fairway.jobs.worker import Worker, WorkerConfig
 
 async def main(url: str, name: str) -> None:
     store = RedisStore(url, StoreOptions(restart_grace_s=1.0))
-    while True:
-        try:
-            await store.open()
-        except StoreUnavailable:
-            await asyncio.sleep(0.02)
-        else:
-            break
+    async with asyncio.timeout(60):
+        while True:
+            try:
+                await store.open()
+            except StoreUnavailable:
+                await asyncio.sleep(0.02)
+            else:
+                break
     async with Worker(store, tasks, WorkerConfig(concurrency=8, lease_s=1.0, grace_s=1.0, name=name)):
         await asyncio.Event().wait()
 

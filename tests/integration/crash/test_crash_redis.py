@@ -64,10 +64,10 @@ def redis_cluster(tmp_path: Path) -> Iterator[RedisCluster]:
     made.close()
 
 
-async def _produce(store: RedisStore, acked: set[int], seed: int) -> None:
-    """Enqueue without pause; only what was acknowledged counts."""
+async def _produce(store: RedisStore, acked: set[int], seed: int, deadline: float) -> None:
+    """Enqueue until cancelled; only what was acknowledged counts."""
     rand = random.Random(seed)
-    while True:
+    while asyncio.get_running_loop().time() < deadline:
         job = NewJob(kind="mark", args=raw({"pause_s": rand.choice([0.0, 0.0, 0.01, 0.05])}), max_attempts=1000)
         try:
             answer = await store.enqueue([job] * rand.choice([1, 1, 5]))
@@ -85,7 +85,8 @@ async def test_sigkill_of_redis_and_workers(redis_cluster: RedisCluster, capsys:
     store = RedisStore(cluster.url, StoreOptions(restart_grace_s=1.0))
     await store.open()
     acked: set[int] = set()
-    producers = [asyncio.create_task(_produce(store, acked, n)) for n in range(3)]
+    deadline = asyncio.get_running_loop().time() + 60 + 5 * CYCLES
+    producers = [asyncio.create_task(_produce(store, acked, n, deadline)) for n in range(3)]
     killed: Counter[str] = Counter()
     for _ in range(CYCLES):
         seen, before = len(acked), len(cluster.executions())

@@ -6,6 +6,7 @@ import random
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -47,18 +48,28 @@ async def _answers(store: RedisStore) -> None:
                 return
 
 
+async def _waits(store: RedisStore) -> None:
+    """Poll until a claim waits."""
+    async with asyncio.timeout(10):
+        while not store.statistics()["waiting"]:
+            await asyncio.sleep(0.005)
+
+
 async def test_killed_redis_loses_nothing_acknowledged(make_redis: MakeRedis) -> None:
     server = make_redis("always")
     acked: set[int] = set()
     async with RedisStore(server.url) as store:
         assert store.features.durability == "fsync"
 
+        up = asyncio.Event()
+        up.set()
+
         async def produce() -> None:
-            while True:
+            while await up.wait():
                 try:
                     answer = await store.enqueue([JOB])
                 except StoreUnavailable:
-                    await asyncio.sleep(0.01)
+                    await asyncio.sleep(0)
                 else:
                     assert answer.durability == "fsync"
                     acked.update(answer.ids)
@@ -69,8 +80,10 @@ async def test_killed_redis_loses_nothing_acknowledged(make_redis: MakeRedis) ->
             async with asyncio.timeout(20):
                 while len(acked) < enough:
                     await asyncio.sleep(0.001)
+            up.clear()
             server.kill()
-            server.start()
+            await asyncio.to_thread(server.start)
+            up.set()
         for producer in producers:
             producer.cancel()
         await asyncio.gather(*producers, return_exceptions=True)
@@ -87,7 +100,9 @@ async def test_leases_that_ended_while_redis_was_down_are_not_charged(make_redis
         (i,) = (await store.enqueue([JOB])).ids
         (lease,) = await store.claim(["default"], 1, 0.2, "w")
         server.kill()
-        await asyncio.sleep(0.25)
+        over = time.monotonic() + 0.25
+        while time.monotonic() < over:  # the lease runs by the server's clock
+            await asyncio.sleep(0.02)
         server.start()
         await _answers(store)
         await store.maintain()
@@ -104,7 +119,7 @@ async def test_calls_fail_loudly_while_redis_is_away_and_recover(make_redis: Mak
         await store.enqueue([JOB])
         await store.claim(["default"], 1, 30.0, "w")
         waiting = asyncio.create_task(store.claim(["default"], 1, 30.0, "w", wait_s=30.0))
-        await asyncio.sleep(0.05)
+        await _waits(store)
         server.kill()
         with pytest.raises(StoreUnavailable):
             await store.enqueue([JOB])
@@ -117,7 +132,7 @@ async def test_calls_fail_loudly_while_redis_is_away_and_recover(make_redis: Mak
         server.start()
         await _answers(store)
         waiting = asyncio.create_task(store.claim(["default"], 1, 30.0, "w", wait_s=30.0))
-        await asyncio.sleep(0.05)
+        await _waits(store)
         (i,) = (await store.enqueue([JOB])).ids
         async with asyncio.timeout(10):
             assert [lease.id for lease in await waiting] == [i]
@@ -129,7 +144,7 @@ async def test_flushall_ends_running_fences_and_the_store_goes_on(make_redis: Ma
         old = (await store.enqueue([JOB, JOB, NewJob(kind="k", queue="b")])).ids
         leases = await store.claim(["default"], 2, 30.0, "w")
         waiting = asyncio.create_task(other.claim(["c", "default"], 1, 30.0, "w2", wait_s=30.0))
-        await asyncio.sleep(0.05)
+        await _waits(other)
         server.command("FLUSHALL")
         assert store.renew([(x.id, x.fence) for x in leases], 5.0) == [Verdict.LOST] * 2
         assert await store.settle([Completed(leases[0].id, 1), Failed(leases[1].id, 1, "x")]) == [Verdict.LOST] * 2

@@ -80,14 +80,15 @@ class Renewal:
     def _queue_of(self, number: int) -> str | None:
         name = self._names.get(number)
         if name is None:
-            answer = self._redis().execute_command("HGET", self._keys.numbers, number)  # type: ignore[no-untyped-call]
+            execute: Any = self._redis().execute_command  # untyped there
+            answer = execute("HGET", self._keys.numbers, number)
             name = None if answer is None else answer.decode()
         return name
 
     def _run(self, queue: str, lease_s: float, pairs: list[int]) -> list[int]:
         from redis.exceptions import NoScriptError
 
-        execute: Any = self._redis().execute_command
+        execute: Any = self._redis().execute_command  # untyped there
         args = (1, self._keys.queue(queue), *self._clock(), lease_s, *pairs)
         try:
             answer: list[int] = execute("EVALSHA", RENEW.sha, *args)
