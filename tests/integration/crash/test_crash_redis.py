@@ -35,6 +35,11 @@ class RedisCluster(Cluster):
     def start_worker(self, name: str = "worker", *options: str) -> None:
         self._start(name, [sys.executable, str(HERE / "crash_redis_worker.py"), self.url, name, *options])
 
+    def start_draining_worker(self, name: str) -> None:
+        """Start a worker as a user does; it drains on SIGTERM."""
+        argv = ["-m", "fairway", "worker", "crash_tasks", "--url", self.url, "-c", "4", "--grace", "5"]
+        self._start(name, [sys.executable, *argv])
+
     def kill_all(self, names: list[str]) -> None:
         for name in names:
             if name == "redis":
@@ -114,3 +119,26 @@ async def test_sigkill_of_redis_and_workers(redis_cluster: RedisCluster, capsys:
     assert not stale, "a completion of another fence than the job's was accepted"
     assert all(runs[i] >= 1 for i in acked)
     await store.close()
+
+
+async def test_rolling_restart_on_redis_repeats_nothing_and_charges_nothing(redis_cluster: RedisCluster) -> None:
+    cluster = redis_cluster
+    async with RedisStore(cluster.url) as store:
+        for name in ("w1", "w2"):
+            cluster.start_draining_worker(name)
+        ids: list[int] = []
+        for _ in range(6):
+            jobs = [NewJob(kind="mark", args=raw({"pause_s": 0.03})) for _ in range(100)]
+            ids += (await store.enqueue(jobs)).ids
+        for round_number in range(4):
+            before = len(cluster.executions())
+            await until(lambda before=before: len(cluster.executions()) > before + 10)
+            name = f"w{1 + round_number % 2}"
+            assert cluster.terminate(name) == 0, cluster.log(name)
+            cluster.start_draining_worker(name)
+        found = await all_final(store)
+        # With nothing to do, the workers' claims wait in Redis: a drain ends them without taking a job along.
+        assert cluster.terminate("w1") == 0, cluster.log("w1")
+    runs = Counter(job_id for job_id, _, _ in cluster.executions())
+    assert all(runs[i] == 1 for i in ids), "a job ran twice"
+    assert {(found[i].state, found[i].attempt) for i in ids} == {("completed", 1)}, "an attempt was charged"
