@@ -19,7 +19,7 @@ from fairway.concurrency import background
 from fairway.events.errors import DeliveryLost, UnknownGroup
 from fairway.events.event import Event
 from fairway.events.store import Stored
-from fairway.events.topic import check_topic
+from fairway.events.topic import SYSTEM_GROUPS, check_topic
 
 if TYPE_CHECKING:
     from fairway.events.bus import EventBus
@@ -230,22 +230,24 @@ class _Handlers:
     async def group(self, request: Request) -> Response:
         return reply(Due(next_due_s=await self._store.next_due(request.path_params["group"])))
 
-    @operation("Join a group, creating it", tag="events", body=JoinRequest, status=204, errors=(415, 422, 503))
+    @operation("Join a group, creating it", tag="events", body=JoinRequest, status=204, errors=(403, 415, 422, 503))
     async def join(self, request: Request) -> Response:
         asked = await read(request, JoinRequest)
         if asked.after is not None:
             _within("after", asked.after, 0, _LARGEST)
-        await self._store.join(request.path_params["group"], asked.pattern, asked.after)
+        await self._store.join(_group(request), asked.pattern, asked.after)
         return reply(None)
 
-    @operation("Claim events of a group", tag="events", body=ClaimRequest, response=Claims, errors=(404, 415, 422, 503))
+    @operation(
+        "Claim events of a group", tag="events", body=ClaimRequest, response=Claims, errors=(403, 404, 415, 422, 503)
+    )
     async def claim(self, request: Request) -> Response:
         asked = await read(request, ClaimRequest)
         _within("limit", asked.limit, 1, MAX_CLAIM)
         _within("lease_s", asked.lease_s, 0.001, _LONGEST_LEASE)
         _within("max_deliveries", asked.max_deliveries, 1, 1_000_000)
         _within("wait_s", asked.wait_s, 0, MAX_WAIT_S)
-        group = request.path_params["group"]
+        group = _group(request)
         until = time.monotonic() + asked.wait_s
         while True:
             changes, last = self._store.changes, await self._store.last()
@@ -260,36 +262,44 @@ class _Handlers:
         events = [ClaimedView(**msgspec.structs.asdict(_stored(one.stored)), fence=one.fence) for one in claimed]
         return reply(Claims(events=events, next_due_s=due))
 
-    @operation("Acknowledge an event", tag="events", body=SettleRequest, status=204, errors=(404, 409, 415, 422, 503))
+    @operation(
+        "Acknowledge an event", tag="events", body=SettleRequest, status=204, errors=(403, 404, 409, 415, 422, 503)
+    )
     async def ack(self, request: Request) -> Response:
-        asked, group = await _settling(request), request.path_params["group"]
+        asked, group = await _settling(request), _group(request)
         return _settled(await self._store.ack(group, asked.offset, asked.fence), group, asked)
 
-    @operation("Give an event back", tag="events", body=SettleRequest, status=204, errors=(404, 409, 415, 422, 503))
+    @operation(
+        "Give an event back", tag="events", body=SettleRequest, status=204, errors=(403, 404, 409, 415, 422, 503)
+    )
     async def nack(self, request: Request) -> Response:
-        asked, group = await _settling(request), request.path_params["group"]
+        asked, group = await _settling(request), _group(request)
         _within("delay_s", asked.delay_s, 0, _LONGEST_LEASE)
         done = await self._store.nack(group, asked.offset, asked.fence, asked.delay_s, asked.max_deliveries)
         return _settled(done, group, asked)
 
-    @operation("Keep an event longer", tag="events", body=SettleRequest, status=204, errors=(404, 409, 415, 422, 503))
+    @operation(
+        "Keep an event longer", tag="events", body=SettleRequest, status=204, errors=(403, 404, 409, 415, 422, 503)
+    )
     async def extend(self, request: Request) -> Response:
-        asked, group = await _settling(request), request.path_params["group"]
+        asked, group = await _settling(request), _group(request)
         _within("lease_s", asked.lease_s, 0.001, _LONGEST_LEASE)
         return _settled(await self._store.extend(group, asked.offset, asked.fence, asked.lease_s), group, asked)
 
-    @operation("Dead-letter an event", tag="events", body=SettleRequest, status=204, errors=(404, 409, 415, 422, 503))
+    @operation(
+        "Dead-letter an event", tag="events", body=SettleRequest, status=204, errors=(403, 404, 409, 415, 422, 503)
+    )
     async def kill(self, request: Request) -> Response:
-        asked, group = await _settling(request), request.path_params["group"]
+        asked, group = await _settling(request), _group(request)
         return _settled(await self._store.kill(group, asked.offset, asked.fence, asked.reason), group, asked)
 
     @operation("Publish a group's dead letters again", tag="events", response=Replayed, errors=(404, 422, 503))
     async def replay(self, request: Request) -> Response:
         return reply(Replayed(replayed=await self._bus.replay_dead(background(), request.path_params["group"])))
 
-    @operation("Delete a consumer group", tag="events", status=204, errors=(404, 422, 503))
+    @operation("Delete a consumer group", tag="events", status=204, errors=(403, 404, 422, 503))
     async def leave(self, request: Request) -> Response:
-        group = request.path_params["group"]
+        group = _group(request)
         if not await self._store.leave(check_topic(group)):
             raise UnknownGroup(f"expected a consumer group, got {group!r}")
         return reply(None)
@@ -297,6 +307,16 @@ class _Handlers:
     @operation("Remove old events", tag="events", body=TrimRequest, response=Trimmed, errors=(415, 422, 503))
     async def trim(self, request: Request) -> Response:
         return reply(Trimmed(removed=await self._store.trim((await read(request, TrimRequest)).before)))
+
+
+def _group(request: Request) -> str:
+    """Return the group of the path; the platform's own are for the platform alone, whoever asks."""
+    name: str = request.path_params["group"]
+    if name.startswith(SYSTEM_GROUPS):
+        raise RequestError(
+            f"Groups that begin with {SYSTEM_GROUPS} are the platform's own, got {name[:80]!r}.", code="auth.forbidden"
+        )
+    return name
 
 
 async def _settling(request: Request) -> SettleRequest:

@@ -61,8 +61,8 @@ def stream(
 ) -> StreamingResponse:
     """Return the response that sends `events` as they come, and a comment every `heartbeat` seconds of silence.
 
-    When the client goes, the iterator is closed, so its ``finally`` runs, if it had been begun; `on_end` is called in any
-    case. A slow client holds the iterator up.
+    When the client goes, the iterator is closed, so its ``finally`` runs, if it had been begun; `on_end` is called in
+    any case. A slow client holds the iterator up.
     """
     response = _Stream(_encoded(events, heartbeat), media_type="text/event-stream", headers=_HEADERS)
     response.on_end = on_end

@@ -41,5 +41,9 @@ async def _serve(config: ServiceConfig, url: str) -> None:
     from fairway.events import EventBus
     from fairway.platform.services import event_retention
 
-    async with EventBus(url) as bus, event_retention(bus.store), serving(config, Services(events=bus), "event-bus", url) as ctx:
+    async with (
+        EventBus(url) as bus,
+        event_retention(bus.store),
+        serving(config, Services(events=bus), "event-bus", url) as ctx,
+    ):
         await ctx.done().recv_ok()

@@ -51,9 +51,9 @@ class GroupOptions:
         seconds = 0 < self.lease <= LONGEST and 0 <= self.backoff <= LONGEST and 0 <= self.max_backoff <= LONGEST
         if not seconds or self.max_deliveries < 1 or self.concurrency < 1:
             raise EventError(
-                f"expected lease above 0, backoff and max_backoff from 0, all up to {LONGEST:g} seconds, max_deliveries "
-                f"and concurrency >= 1, got {self.lease}, {self.backoff}, {self.max_backoff}, {self.max_deliveries} and "
-                f"{self.concurrency}"
+                f"expected lease above 0, backoff and max_backoff from 0, all up to {LONGEST:g} seconds, "
+                f"max_deliveries and concurrency >= 1, got {self.lease}, {self.backoff}, {self.max_backoff}, "
+                f"{self.max_deliveries} and {self.concurrency}"
             )
 
     def delay(self, attempt: int) -> float:
@@ -146,9 +146,7 @@ class GroupConsumer:
     async def _claim(self, free: int) -> list[Claimed]:
         """Claim; where the caller is cancelled meanwhile, wait for the answer and give back what it leased."""
         options = self.options
-        claiming = asyncio.ensure_future(
-            self._store.claim(self.group, free, options.lease, options.max_deliveries)
-        )
+        claiming = asyncio.ensure_future(self._store.claim(self.group, free, options.lease, options.max_deliveries))
         try:
             return await asyncio.shield(claiming)
         except asyncio.CancelledError:

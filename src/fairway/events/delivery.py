@@ -6,7 +6,6 @@ from fairway.events.errors import EventError
 from fairway.events.event import Event
 from fairway.events.store import Claimed, EventStore
 
-
 LONGEST = 31_536_000.0  # seconds of a lease or a delay: a year
 
 

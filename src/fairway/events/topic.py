@@ -15,6 +15,7 @@ from fairway.events.errors import EventError, InvalidTopic
 
 MAX_LENGTH = 255
 MAX_GROUP = 200
+SYSTEM_GROUPS = "fairway-"  # prefix of the platform's own groups, which no client may touch
 _TOPIC = re.compile(r"\$?[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*\Z")
 _PATTERN = re.compile(r"(?:\$?[A-Za-z0-9_-]+|\*)(?:\.(?:[A-Za-z0-9_-]+|\*))*(?:\.>)?\Z|>\Z")
 

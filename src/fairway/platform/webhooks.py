@@ -19,6 +19,7 @@ from fairway.concurrency import CancelContext, Context, WaitGroup, background, w
 from fairway.errors import FairwayError
 from fairway.events import Event, EventBus, GroupOptions
 from fairway.events.errors import InvalidEventData
+from fairway.events.topic import SYSTEM_GROUPS
 from fairway.events.webhook import BlockedAddress, Webhook, WebhookError, deliver
 from fairway.jobs import Backoff, Discard, JobContext, Tasks, Worker, WorkerConfig
 from fairway.jobs.errors import InvalidJob
@@ -141,7 +142,9 @@ class Webhooks:
         try:
             await self._jobs.enqueue([job])
         except InvalidJob as error:  # too large for a job: no second try mends that
-            raise InvalidEventData(f"event {event.id} cannot be delivered to webhook {webhook.name}: {error}") from error
+            raise InvalidEventData(
+                f"event {event.id} cannot be delivered to webhook {webhook.name}: {error}"
+            ) from error
 
     async def _deliver(self, ctx: JobContext, name: str, document: dict[str, Any]) -> int:
         webhook = self._hooks.get(name)
@@ -186,4 +189,4 @@ class Webhooks:
 
 
 def _group(name: str) -> str:
-    return f"webhook-{name}"
+    return f"{SYSTEM_GROUPS}webhook-{name}"  # so that no app's token can claim or delete it

@@ -230,7 +230,12 @@ async def call(app: Any, method: str, path: str, body: bytes = b"", headers: dic
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"quantity": 0}, {"quantity": -1.0}, {"id": ""}, {"site": {"id": "s", "name": "S", "latitude": 91, "longitude": 0}}],
+    [
+        {"quantity": 0},
+        {"quantity": -1.0},
+        {"id": ""},
+        {"site": {"id": "s", "name": "S", "latitude": 91, "longitude": 0}},
+    ],
     ids=["nothing", "negative", "no-id", "no-place"],
 )
 def test_a_flow_that_cannot_be_is_refused_before_it_reaches_a_division(wrong: dict[str, Any]) -> None:

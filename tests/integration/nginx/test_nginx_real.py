@@ -29,7 +29,12 @@ def app(name: str, **fields: object) -> AppSpec:
 async def upstream() -> AsyncIterator[int]:
     """Answer with the request's head as JSON; ``/events`` streams until told; an upgrade echoes bytes."""
 
+    serving: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
+
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        serving[task] = writer
         while True:
             try:
                 head = (await reader.readuntil(b"\r\n\r\n")).decode()
@@ -54,6 +59,9 @@ async def upstream() -> AsyncIterator[int]:
     server = await asyncio.start_server(handle, "127.0.0.1", 0)
     async with server:
         yield server.sockets[0].getsockname()[1]
+    for writer in serving.values():  # NGINX keeps its connections open
+        writer.close()
+    await asyncio.gather(*serving, return_exceptions=True)
 
 
 async def get(port: int, host: str, path: str = "/", *extra: str) -> tuple[int, str]:

@@ -64,14 +64,14 @@ async def test_what_a_killed_generator_left_is_swept_up_and_a_second_one_is_kept
 
 async def test_a_folder_that_is_a_file_is_an_error_that_names_it(tmp_path: Path) -> None:
     (tmp_path / "out").touch()
-    with pytest.raises(NginxError, match="expected to write to .*out"):
+    with pytest.raises(NginxError, match=r"expected to write to .*out"):
         await NginxTree(tmp_path / "out", None, VERSION).apply(sites(), Options())
 
 
 async def test_an_nginx_that_hangs_is_killed_and_said_so(tmp_path: Path) -> None:
     slow = program(tmp_path, 'case "$*" in *-t*) exec sleep 600;; esac')
     slow.timeout = 0.2
-    with pytest.raises(NginxTimeoutError, match="0.2 s"):
+    with pytest.raises(NginxTimeoutError, match=r"0\.2 s"):
         await slow.test(tmp_path / "c", tmp_path)
 
 

@@ -121,3 +121,12 @@ async def test_a_client_that_goes_while_it_waits_for_a_claim_leases_nothing(bus)
     assert (await bus.store.groups())[0].leased == 0
     [claimed] = await bus.store.claim("g", 1, 30.0, 5)
     assert claimed.fence == 1
+
+
+@pytest.mark.parametrize("step", ["join", "claim", "ack", "nack", "extend", "kill"])
+async def test_the_groups_of_the_platform_are_out_of_reach(bus, step) -> None:
+    app = create_app(Services(events=bus))
+    body = {"join": b'{"pattern": ">"}', "claim": b"{}"}.get(step, b'{"offset": 1, "fence": 1}')
+    status, problem = await post(app, f"/v1/events/groups/fairway-webhook-billing:{step}", body)
+    assert (status, problem["code"]) == (403, "auth.forbidden")
+    assert await bus.store.groups() == []

@@ -80,7 +80,7 @@ async def test_after_the_log_was_lost_subscribers_that_had_replayed_see_the_new_
             store.lose()
             async with asyncio.timeout(5):
                 while bus.statistics()["cursor"]:
-                    await asyncio.sleep(0.001)
+                    await asyncio.sleep(0)
                 await publish(bus, 4)
                 assert (await replayed.channel.recv()).event.data == 4
                 assert (await live.channel.recv()).event.data == 4

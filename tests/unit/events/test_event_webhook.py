@@ -68,7 +68,18 @@ def test_an_address_that_is_not_public_is_blocked(address: str) -> None:
         check_address(address, allow_private=False)
 
 
-@pytest.mark.parametrize("address", ["169.254.169.254", "::ffff:169.254.169.254", "0.0.0.0", "fe80::1", "224.0.0.1", "64:ff9b::a9fe:a9fe", "fd00:ec2::254"])
+@pytest.mark.parametrize(
+    "address",
+    [
+        "169.254.169.254",
+        "::ffff:169.254.169.254",
+        "0.0.0.0",
+        "fe80::1",
+        "224.0.0.1",
+        "64:ff9b::a9fe:a9fe",
+        "fd00:ec2::254",
+    ],
+)
 def test_some_are_blocked_whatever_is_allowed(address: str) -> None:
     with pytest.raises(BlockedAddress):
         check_address(address, allow_private=True)

@@ -3,9 +3,9 @@
 Keys, all tagged ``{NAMESPACE}``: ``log`` a stream whose ids are ``OFFSET-0`` (fields t topic, a appended at, k
 partition key, d CloudEvents JSON); ``last`` the newest offset; ``u:…`` the offset of a (source, id) for a day;
 ``groups`` the set of names; ``g:NAME`` a hash (pattern, cursor, dead); ``p:NAME`` a hash offset → "fence leased key";
-``r:NAME`` a sorted set of claimable offsets; ``t:NAME`` a sorted set of leases and delays by due time; ``k:NAME:EPOCH:KEY``
-the unfinished offsets of one partition key in order, where the epoch tells a group from one of that name that was
-deleted before; ``epoch`` the newest; ``wake`` a stream of one entry that tells waiting members of a
+``r:NAME`` a sorted set of claimable offsets; ``t:NAME`` a sorted set of leases and delays by due time;
+``k:NAME:EPOCH:KEY`` the unfinished offsets of one partition key in order, where the epoch tells a group from one of
+that name that was deleted before; ``epoch`` the newest; ``wake`` a stream of one entry that tells waiting members of a
 change.
 """
 

@@ -1,9 +1,9 @@
 """Events in one SQLite file: durable without a server, one owner process.
 
 The log is a table whose row id is the offset (AUTOINCREMENT: never given twice). What a group has taken in and not
-finished is a row in `pending`; finishing deletes it. Its `leased` is 0 waiting, 1 leased, 2 waiting for the event before
-it with the same partition key. Leases are wall-clock times, so they survive a restart; a clock
-that jumps ahead makes leases run out early, which the fences make harmless.
+finished is a row in `pending`; finishing deletes it. Its `leased` is 0 waiting, 1 leased, 2 waiting for the event
+before it with the same partition key. Leases are wall-clock times, so they survive a restart; a clock that jumps ahead
+makes leases run out early, which the fences make harmless.
 """
 
 from __future__ import annotations

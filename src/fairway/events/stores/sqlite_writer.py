@@ -26,8 +26,11 @@ T = TypeVar("T")
 _LOG = logging.getLogger("fairway.events")
 _GROUP = 256  # operations in one transaction
 _OLDEST = (3, 51, 3)  # carries the fix of the WAL reset
-_SHARED = (apsw.FullError, apsw.IOError, apsw.BusyError, apsw.LockedError, apsw.CorruptError, apsw.NotADBError)
-_SHARED += (apsw.NoMemError, apsw.ReadOnlyError, apsw.CantOpenError, apsw.ProtocolError)
+# Errors that no single operation caused.
+_SHARED = (
+    *(apsw.FullError, apsw.IOError, apsw.BusyError, apsw.LockedError, apsw.CorruptError, apsw.NotADBError),
+    *(apsw.NoMemError, apsw.ReadOnlyError, apsw.CantOpenError, apsw.ProtocolError),
+)
 
 
 class _Operation:
@@ -78,9 +81,7 @@ class Writer:
         self._thread = threading.Thread(target=self._run, name=f"events-{path.name}", daemon=True)
         self._thread.start()
 
-    async def run(
-        self, work: Callable[[], T], *, writes: bool = True, done: Callable[[T], None] | None = None
-    ) -> T:
+    async def run(self, work: Callable[[], T], *, writes: bool = True, done: Callable[[T], None] | None = None) -> T:
         """Run `work` on the thread; with `writes` it returns after the commit.
 
         Cancelling gives up waiting; the work may still be committed.
