@@ -15,9 +15,13 @@ from fairway.cli.project import current
 def add(path: Path, name: str | None) -> None:
     """Write the registry entry of the folder PATH, so that `fairway up` builds and serves it."""
     from fairway.apps.entry import write
+    from fairway.platform.lock import running_daemon
 
     project = current()
     written = write(project.registry, path, name)
     shown = written.relative_to(project.root) if written.is_relative_to(project.root) else written
     click.echo(f"Wrote {shown}.")
-    click.echo(f"Next: `fairway up` serves it at http://{written.stem}.localhost:8080.")
+    if running_daemon(project.layout.lock) is None:
+        click.echo(f"Next: `fairway up` serves it at http://{written.stem}.localhost:8080.")
+    else:
+        click.echo("The daemon takes it up now: `fairway ps` says how far it is, and its URL.")

@@ -17,6 +17,7 @@ from fairway.cli.project import Project
 from fairway.cli.watching import Outcome, print_outcome, while_drawing
 from fairway.errors import FairwayError
 from fairway.platform.errors import StateDirError
+from fairway.platform.lock import running_daemon
 
 _ANSWERS_WITHIN = 30.0
 # The daemon's exit status becomes this command's, by the code that stands for it.
@@ -51,7 +52,8 @@ def start(
     _show(client)
     told = client.get("/v1/apps")
     apps = [app for app in told["apps"] if not wanted or app["name"] in wanted]
-    outcome = Outcome(apps, told["problems"], _api_url(options), began, root)
+    runs = running_daemon(project.layout.lock)  # one that ran already may listen elsewhere than the options say
+    outcome = Outcome(apps, told["problems"], runs[1] if runs and runs[1] else _api_url(options), began, root)
     if as_json:
         output.as_json({"apps": outcome.apps, "problems": outcome.problems, "api": outcome.api})
     else:

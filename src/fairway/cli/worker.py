@@ -79,9 +79,15 @@ def _weights(queues: tuple[str, ...]) -> dict[str, int]:
 def _project_url() -> str:
     from urllib.parse import quote
 
-    from fairway.cli.project import current
+    from fairway.cli.project import ProjectError, current
 
-    return f"http+unix://{quote(str(current().layout.api_socket), safe='')}"
+    project = current()
+    if not project.found:
+        raise ProjectError(
+            f"There is no project at {project.root} or above, whose daemon would have jobs.",
+            hint="Say the project with `fairway -C DIR worker …`, or another daemon or store with --url.",
+        )
+    return f"http+unix://{quote(str(project.layout.api_socket), safe='')}"
 
 
 def _run(main: Any) -> int:
@@ -109,7 +115,9 @@ async def _serve(url: str, tasks: Tasks, config: WorkerConfig) -> int:
         if not await _open(store, ctx):
             return 0
         running = Worker(store, tasks, config)
-        log.get("worker").info("ready", worker=running.name, queues=dict(config.queues), tasks=len(tasks), store=repr(store))
+        log.get("worker").info(
+            "ready", worker=running.name, queues=dict(config.queues), tasks=len(tasks), store=repr(store)
+        )
 
         def force() -> None:
             os._exit(130)

@@ -44,12 +44,14 @@ class JobNotFound(JobError):
     """No job has this id, or its retention has run out."""
 
     code = "jobs.not_found"
+    default_hint: ClassVar[str] = "`fairway jobs list` shows the jobs that are kept"
 
 
 class QueueNotFound(JobError):
     """No queue has this name."""
 
     code = "jobs.queue_not_found"
+    default_hint: ClassVar[str] = "`fairway jobs queues` lists them; the first job of a queue makes it"
 
 
 class ScheduleNotFound(JobError):

@@ -321,7 +321,11 @@ def load_tasks(module: str) -> Tasks:
     try:
         found = importlib.import_module(path)
     except ImportError as error:
-        raise TaskError(f"cannot import {path!r}: {error}", code="jobs.module") from error
+        raise TaskError(
+            f"cannot import {path!r}: {error}",
+            code="jobs.module",
+            hint="start in the folder that holds the package, or name that folder in PYTHONPATH",
+        ) from error
     if name:
         tasks = getattr(found, name, None)
         if not isinstance(tasks, Tasks):

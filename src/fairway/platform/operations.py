@@ -76,7 +76,10 @@ class Operations:
         """Replace every instance by one of the same release."""
         async with app.turn:
             if app.release is None or app.row.wanted == "stopped":
-                raise AppStopped(f"expected {app.name} to run, it does not", hint=f"fairway deploy {app.name}")
+                verb = "deploy" if app.release is None else "start"
+                raise AppStopped(
+                    f"expected {app.name} to run, it does not", hint=f"Bring it up with `fairway {verb} {app.name}`."
+                )
             return await self._roll_out(app, app.release, "restart", fresh=True)
 
     async def scale(self, app: HostedApp, n: int) -> DeployResult:
