@@ -43,4 +43,8 @@ async def api_face(daemon: DaemonServices) -> AsyncIterator[tuple[str, int]]:
     app = create_app(services, policy=policy)
     unix, listener = daemon.layout.api_socket, daemon.api_listener
     async with serve(app, host=config.api_host, port=config.api_port, unix=unix, listener=listener) as bound:
-        yield bound
+        try:
+            yield bound
+        finally:
+            if services.events is not None:
+                services.events.end_subscriptions()  # else the server waits for their streams, and cuts them

@@ -47,3 +47,4 @@ async def _serve(config: ServiceConfig, url: str) -> None:
         serving(config, Services(events=bus), "event-bus", url) as ctx,
     ):
         await ctx.done().recv_ok()
+        bus.end_subscriptions()  # else the server waits for its streams, and cuts them

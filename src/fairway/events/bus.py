@@ -89,14 +89,18 @@ class EventBus:
             return
         stop, self._stop = self._stop, None
         stop.cancel()
-        for subscription in list(self._all):
-            subscription.close()
+        self.end_subscriptions()
         try:
             await self._members.wait()
             await self._tasks.wait()
         finally:
             self._announce(sys.maxsize)
             await self.store.close()
+
+    def end_subscriptions(self) -> None:
+        """End the subscriptions of now, and let the bus go on: a server that stops lets its streams finish by it."""
+        for subscription in list(self._all):
+            subscription.close()
 
     async def publish(self, ctx: Context, event: Event, *, topic: str | None = None) -> None:
         """Store the event under `topic` (None: its type), then wait for ``block`` subscribers that are behind.
