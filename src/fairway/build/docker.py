@@ -42,7 +42,7 @@ def start_image(facts: Facts, layout: Layout, docker: Tool, digest: str, names: 
     exposed = _EXPOSE.search(text)
     inside = exposed[1] if exposed and "PORT" not in text.replace("EXPOSE", "") else "$PORT"
     argv = [docker.path, "run", "--rm", "--init", "--publish", f"127.0.0.1:$PORT:{inside}", "--env", f"PORT={inside}"]
-    for name in (*names, "FAIRWAY_APP", "FAIRWAY_RELEASE", "FAIRWAY_URL", "FAIRWAY_GRPC", "FAIRWAY_TOKEN"):
+    for name in (*names, "FAIRWAY_APP", "FAIRWAY_RELEASE", "FAIRWAY_URL", "FAIRWAY_TOKEN"):
         argv += ["--env", name]
     command = Command((*argv, image_name(facts.app, digest)), {}, layout.source)
     return StartPlan({"web": command})

@@ -37,6 +37,7 @@ STATUSES: dict[str, int] = {
     "daemon.state_dir": DENIED,
     "platform.invalid": USAGE,
     "auth": DENIED,
+    "proxy.option_invalid": USAGE,
     "events.invalid": USAGE,
     "events.invalid_topic": USAGE,
     "events.payload_too_large": USAGE,
@@ -75,9 +76,13 @@ def report(error: BaseException) -> int:
         return status_of(error.code)
     if isinstance(error, (click.Abort, KeyboardInterrupt)):
         return INTERRUPTED
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        error.show(file=sys.stderr)
+        return error.exit_code
     if isinstance(error, click.UsageError):
         path = error.ctx.command_path if error.ctx is not None else "fairway"
-        _say(error.format_message(), f"`{path} --help` says how to call it.")
+        said = error.format_message().replace("integer range", "whole number").replace("float range", "number")
+        _say(said, f"`{path} --help` says how to call it.")
         return error.exit_code
     if isinstance(error, click.ClickException):
         error.show(file=sys.stderr)

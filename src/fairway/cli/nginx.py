@@ -160,7 +160,7 @@ def _instances(project: Project) -> dict[str, tuple[Server, ...]]:
     from fairway.nginx.site import Server
 
     try:
-        apps = Client(project).get("/v1/apps")
+        apps = Client(project).get("/v1/apps")["apps"]
     except Unreachable as error:
         raise Unreachable(f"{error.message} --via apps needs it.", hint="`fairway up -d`, or --via door.") from None
     return {
@@ -182,7 +182,8 @@ def _report(applied: Applied, as_json: bool) -> None:
         click.echo(f"{output.paint('left out', 'yellow')} {refused.error}", err=True)
     tested = "tested with nginx" if applied.tested else "not tested: no nginx was asked"
     changed = "written" if applied.changed else "unchanged"
-    click.echo(f"{applied.conf}: {changed}, {len(applied.served)} apps, {tested}.")
+    apps = f"{len(applied.served)} {'app' if len(applied.served) == 1 else 'apps'}"
+    click.echo(f"{applied.conf}: {changed}, {apps}, {tested}.")
     if applied.reloaded:
         click.echo("NGINX was told to reload.")
     elif applied.changed:

@@ -157,7 +157,9 @@ _FILE = click.Path(path_type=Path, exists=True, dir_okay=False, resolve_path=Fal
 @click.option("-d", "--detach", is_flag=True, help="Run in the background; return when every app is ready.")
 @click.option("--listen", type=Address(), default="127.0.0.1:8080", show_default=True, help="Where the door listens.")
 @click.option("--api", type=Address(), default="127.0.0.1:7070", show_default=True, help="Where the HTTP API listens.")
-@click.option("--grpc", type=Address(), default="127.0.0.1:7071", show_default=True, help="Where gRPC listens.")
+@click.option(
+    "--grpc", type=Address(), default="127.0.0.1:7071", hidden=True
+)  # kept free: nothing serves gRPC here yet
 @click.option("--workers", type=click.IntRange(1, 64), default=1, show_default=True, help="Processes of the door.")
 @click.option("--tls", is_flag=True, help="Serve HTTPS too; a local authority signs for *.localhost.")
 @click.option("--tls-listen", type=Address(), help="Where HTTPS listens: port 8443 beside --listen by default.")

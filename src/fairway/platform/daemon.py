@@ -45,7 +45,7 @@ class DaemonConfig:
         door: What they are started with: HTTPS, access log, trusted networks.
         api_host: Address of the HTTP API.
         api_port: Port of the HTTP API.
-        grpc_port: Port of the gRPC API.
+        grpc_port: Port that is kept for a gRPC API; nothing listens there yet.
         apps: Names to bring up; empty for all.
         watch: Reload when registry files change.
         stop_apps_on_exit: Stop instances and door when the daemon ends in order (Ctrl-C); False leaves them to be
@@ -226,7 +226,6 @@ def _app_environment(config: DaemonConfig, layout: Layout) -> dict[str, str]:
     host = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "": "127.0.0.1"}.get(config.api_host, config.api_host)  # noqa: S104  # read, not bound
     return {
         "FAIRWAY_URL": f"http://{host}:{config.api_port}",
-        "FAIRWAY_GRPC": f"{host}:{config.grpc_port}",
         "FAIRWAY_TOKEN": layout.app_token(),
     }
 
