@@ -250,8 +250,8 @@ _SETTINGS = {"deadline": None, "suppress_health_check": list(HealthCheck), "dera
 
 
 def test_memory_store_agrees_with_the_model() -> None:
-    run_state_machine_as_test(Model, settings=settings(max_examples=100, stateful_step_count=60, **_SETTINGS))
+    run_state_machine_as_test(Model, settings=settings(max_examples=60, stateful_step_count=50, **_SETTINGS))
 
 
 def test_sqlite_store_agrees_with_the_model() -> None:
-    run_state_machine_as_test(SqliteModel, settings=settings(max_examples=40, stateful_step_count=60, **_SETTINGS))
+    run_state_machine_as_test(SqliteModel, settings=settings(max_examples=25, stateful_step_count=50, **_SETTINGS))

@@ -58,9 +58,10 @@ CREATE INDEX IF NOT EXISTS pending_ready ON pending (grp, offset) WHERE leased =
 CREATE INDEX IF NOT EXISTS pending_offset ON pending (offset);
 """
 # After `_expire` nothing that may be claimed has a due time; what waits for its key has leased = 2. The last condition
-# is for rows that a release before this one wrote.
+# is for rows that a release before this one wrote. By itself the planner walks the primary key, past all that waits.
 _CLAIMABLE = """
-SELECT p.offset, p.fence, e.topic, e.at, e.document FROM pending p JOIN event e ON e.offset = p.offset
+SELECT p.offset, p.fence, e.topic, e.at, e.document
+FROM pending p INDEXED BY pending_ready JOIN event e ON e.offset = p.offset
 WHERE p.grp = ? AND p.leased = 0 AND p.due = 0 AND (p.key IS NULL OR NOT EXISTS (
     SELECT 1 FROM pending q WHERE q.grp = p.grp AND q.key = p.key AND q.offset < p.offset))
 ORDER BY p.offset LIMIT ?
