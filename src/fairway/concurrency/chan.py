@@ -9,8 +9,8 @@ select puts a `SelectEntry` in place of the future. Whoever comes by takes the f
 that gives up is removed at once if it stands at either end and else left behind, done; the queue is rebuilt
 when such entries are the majority, so that removal is O(1) amortised and a loop of selects leaks nothing.
 
-Longer than other files here: `send` and `recv` are written out with all their cases, because on CPython a call
-more costs a buffered operation a third of its speed, and what they share has to stay in sight of both.
+Size: `send` and `recv` are written out with all their cases, because on CPython a call more costs a buffered
+operation a third of its speed, and what they share has to stay in sight of both.
 """
 
 from __future__ import annotations

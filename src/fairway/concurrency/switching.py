@@ -28,7 +28,7 @@ DEPTH = 6
 
 if sys.version_info < (3, 14):
     # The table that current_task, _leave_task and _enter_task work on, at a fraction of the cost.
-    _running: dict[Any, Any] = asyncio.tasks._current_tasks  # type: ignore[attr-defined]
+    _running: dict[Any, Any] = asyncio.tasks._current_tasks  # type: ignore[attr-defined]  # private, hence the version
     task_on: Callable[[Any], Any] = _running.get
     set_aside: Callable[[Any, Any], Any] = _running.pop
     take_up: Callable[[Any, Any], None] = _running.__setitem__

@@ -2,6 +2,8 @@
 
 A blocked operation is committed or abandoned, once. What decides is which came first; afterwards either the
 operation returned and the cancel comes at the next wait, or it raised and nothing was sent or received.
+
+Size: the interleavings are one list, and whoever misses one has to see them together.
 """
 
 from __future__ import annotations
