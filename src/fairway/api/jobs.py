@@ -264,18 +264,23 @@ class _Jobs:
         wait_s = min(asked.wait_s, MAX_WAIT_S)
         if wait_s <= 0:
             return Leased(jobs=await claim(queues, asked.limit, asked.lease_s, asked.worker, wait_s))
-        waiting = asyncio.ensure_future(claim(queues, asked.limit, asked.lease_s, asked.worker, wait_s))
+        me = asyncio.current_task()
+        assert me is not None
         gone = asyncio.ensure_future(receive())
+
+        def leave(_: object) -> None:
+            me.cancel()  # nobody would hear of what it leases
+
+        gone.add_done_callback(leave)
         try:
-            await asyncio.wait((waiting, gone), return_when=asyncio.FIRST_COMPLETED)
-            if not waiting.done():
-                waiting.cancel()  # nobody would hear of what it leases
-                await asyncio.wait((waiting,))
-                return Leased(jobs=[])
-            return Leased(jobs=waiting.result())
+            return Leased(jobs=await claim(queues, asked.limit, asked.lease_s, asked.worker, wait_s))
+        except asyncio.CancelledError:
+            if not gone.done() or me.uncancel():
+                raise
+            return Leased(jobs=[])
         finally:
+            gone.remove_done_callback(leave)
             gone.cancel()
-            waiting.cancel()
 
     @operation("End a worker's waiting lease calls", tag="jobs", body=WorkerRequest, response=Ended)
     async def drain(self, request: Request) -> Response:

@@ -31,7 +31,8 @@ class JobService:
         self.known_queues = None if queues is None else frozenset(queues)
         self._scheduler: Scheduler | None = None
         self._schedules: asyncio.Task[None] | None = None
-        self._waiting: dict[str, set[asyncio.Task[list[Lease]]]] = {}
+        self._waiting: dict[str, set[asyncio.Task[object]]] = {}
+        self._ended: set[asyncio.Task[object]] = set()  # those of `_waiting` that `end_claims` has cancelled
         self._draining = False
 
     async def open(self) -> None:
@@ -92,26 +93,30 @@ class JobService:
 
     async def claim(self, queues: Sequence[str], limit: int, lease_s: float, worker: str, wait_s: float) -> list[Lease]:
         """`Store.claim`, which `end_claims` of the same worker ends with an empty list."""
-        leases = await self.store.claim(queues, limit, lease_s, worker)
-        if leases or wait_s <= 0 or self._draining:
-            return leases
-        task = asyncio.ensure_future(self.store.claim(queues, limit, lease_s, worker, wait_s))
+        if wait_s <= 0 or self._draining:
+            return await self.store.claim(queues, limit, lease_s, worker)
+        # In the caller's task: a task of its own would be two more turns of the loop before a job starts.
+        task = asyncio.current_task()
+        assert task is not None
         waiting = self._waiting.setdefault(worker, set())
         waiting.add(task)
         try:
-            await asyncio.wait((task,))
+            return await self.store.claim(queues, limit, lease_s, worker, wait_s)
+        except asyncio.CancelledError:
+            if task not in self._ended or task.uncancel():
+                raise
+            return []
         finally:
+            self._ended.discard(task)
             waiting.discard(task)
-            if not waiting:
-                self._waiting.pop(worker, None)
-            if not task.done():
-                task.cancel()
-        return [] if task.cancelled() else task.result()
+            if not waiting and self._waiting.get(worker) is waiting:
+                del self._waiting[worker]
 
     def end_claims(self, worker: str) -> int:
         """Answer every waiting claim of `worker` with nothing; return how many there were."""
-        tasks = self._waiting.get(worker, set())
+        tasks = self._waiting.get(worker, set()) - self._ended
         for task in tasks:
+            self._ended.add(task)
             task.cancel()
         return len(tasks)
 

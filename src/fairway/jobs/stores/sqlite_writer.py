@@ -188,7 +188,8 @@ class Writer:
                     operation.result = operation.run(engine)
                 except JobError as error:  # raised before anything was changed
                     operation.error = error
-            done += self._serve_claims(engine, claims)
+            # First in the line of those who hear of it: a job's start matters more than its producer's answer.
+            done = [*self._serve_claims(engine, claims), *done]
             engine.commit()
         except Exception as error:  # whatever it was, its callers hear of it
             self._undo(engine, operations, parked, error)
