@@ -113,7 +113,11 @@ def replay(pattern: str, after: int | None, since: str | None, group: str | None
         if as_json:
             output.as_json(answer)
         else:
-            click.echo(f"Published {answer['replayed']} dead letters of {group} again.")
+            count = answer["replayed"]
+            letters = (
+                "No dead letters" if not count else f"Published {count} dead {'letter' if count == 1 else 'letters'}"
+            )
+            click.echo(f"{letters} of {group}{' again' if count else ''}.")
         return
     shown = 0
     for item in _stream(pattern, after, since, follow=False):

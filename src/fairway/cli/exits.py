@@ -106,10 +106,13 @@ def reader_left() -> int:
 
 
 def _say(message: str, hint: str) -> None:
-    click.secho("error: ", fg="red", bold=True, nl=False, err=True)
+    from fairway.cli.output import coloured
+
+    colours = coloured(sys.stderr)
+    click.secho("error: ", fg="red", bold=True, nl=False, err=True, color=colours)
     click.echo(message, err=True)
     if hint:
-        click.secho("  fix: ", fg="cyan", nl=False, err=True)
+        click.secho("  fix: ", fg="cyan", nl=False, err=True, color=colours)
         click.echo(hint, err=True)
 
 

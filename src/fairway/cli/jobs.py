@@ -263,7 +263,9 @@ def schedules(as_json: bool) -> None:
 
 
 @jobs.command()
-@click.option("--interval", type=click.FloatRange(0.2), default=1.0, show_default=True, metavar="SECONDS")
+@click.option(
+    "--interval", type=click.FloatRange(0.2), default=1.0, show_default=True, metavar="SECONDS", help="Pause."
+)
 @click.option("--once", is_flag=True, help="Print one frame and end.")
 def top(interval: float, once: bool) -> None:
     """Watch queues and running jobs live; Ctrl-C ends it."""

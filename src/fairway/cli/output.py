@@ -61,7 +61,7 @@ def as_json(value: Any) -> None:
 
 
 def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print a table: columns as wide as their widest cell, the last one cut to the terminal's width."""
+    """Print a table: columns as wide as their widest cell."""
     cells = [[printable(cell) for cell in row] for row in rows]
     widths = [width(heading) for heading in headings]
     for row in cells:

@@ -18,12 +18,20 @@ import click
     help="HOST[/PATH]=HOST:PORT[,HOST:PORT…]; HOST may be *.name or *. Repeatable.",
 )
 @click.option("--body-limit", type=click.IntRange(min=0), metavar="BYTES", help="Largest request body; 413 beyond it.")
-@click.option("--header-timeout", type=float, default=10.0, show_default=True, metavar="S")
-@click.option("--body-timeout", type=float, default=30.0, show_default=True, metavar="S")
-@click.option("--upstream-timeout", type=float, default=60.0, show_default=True, metavar="S")
-@click.option("--keepalive-timeout", type=float, default=75.0, show_default=True, metavar="S")
+@click.option(
+    "--header-timeout", type=float, default=10.0, show_default=True, metavar="S", help="For a request's head; 408."
+)
+@click.option(
+    "--body-timeout", type=float, default=30.0, show_default=True, metavar="S", help="A pause in a body; 408."
+)
+@click.option(
+    "--upstream-timeout", type=float, default=60.0, show_default=True, metavar="S", help="A pause of an app; 504."
+)
+@click.option(
+    "--keepalive-timeout", type=float, default=75.0, show_default=True, metavar="S", help="An idle connection."
+)
 @click.option("--trusted", multiple=True, metavar="CIDR", help="Believe X-Forwarded-* of these networks. Repeatable.")
-@click.option("--access-log", default="off", show_default=True, metavar="off|-|FILE")
+@click.option("--access-log", default="off", show_default=True, metavar="off|-|FILE", help="JSON lines; - is stdout.")
 @click.option("--tls-listen", metavar="HOST:PORT", help="Where to serve HTTPS.")
 @click.option("--certificates", type=click.Path(path_type=Path), metavar="FOLDER", help="NAME.crt and NAME.key pairs.")
 @click.option("--metrics", metavar="HOST:PORT", help="Where to serve /metrics.")

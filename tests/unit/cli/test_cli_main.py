@@ -240,3 +240,16 @@ def test_a_password_becomes_a_hash_that_the_registry_takes(
     assert verify_password(b"open sesame", password_hash(printed))
     monkeypatch.setattr("sys.stdin", StringIO(""))
     assert run(["door", "hash"]) == exits.USAGE
+
+
+@pytest.mark.parametrize(
+    ("forced", "coloured"), [({"FORCE_COLOR": "1"}, True), ({"FORCE_COLOR": "1", "NO_COLOR": "1"}, False)]
+)
+def test_errors_are_coloured_as_output_is(
+    forced: dict[str, str], coloured: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("NO_COLOR")
+    for name, value in forced.items():
+        monkeypatch.setenv(name, value)
+    exits.report(FairwayError("no", hint="yes"))
+    assert ("\x1b[" in capsys.readouterr().err) is coloured
