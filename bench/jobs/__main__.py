@@ -28,13 +28,13 @@ class Sizes:
 
     def __init__(self, quick: bool) -> None:
         self.rounds = 1 if quick else 3
-        self.slow = 1_000 if quick else 5_000  # a peer's worker
+        self.slow = 2_000 if quick else 5_000  # a peer's worker
         self.fast = 20_000 if quick else 60_000  # Fairway's
         self.latency = 50 if quick else 500
-        self.warm_s = 1.5 if quick else 3.0
+        self.warm_s = 1.0 if quick else 3.0
         self.crowd = 50_000 if quick else 1_000_000
         self.wrk_s = 2 if quick else 5
-        self.idle_s = 4 if quick else 20
+        self.idle_s = 3 if quick else 20
         # The minute of --quick is for those that were the best at something in the long run.
         self.peers = QUICK_PEERS if quick else list(REQUIREMENTS)
 
@@ -200,7 +200,7 @@ class Bench:
             worker = lab.start([*WORKER, url], out, jobs, HERE)
             try:
                 lab.wait_for(out, jobs, worker, 30)
-                time.sleep(3.0)
+                time.sleep(self.sizes.warm_s)
                 watched = {"daemon": psutil.Process(pid), "worker": psutil.Process(worker.pid)}
                 before = {who: sum(process.cpu_times()[:2]) for who, process in watched.items()}
                 time.sleep(self.sizes.idle_s)

@@ -55,8 +55,6 @@ _SLICE = 1_000  # rows that one transaction promotes, reaps or deletes
 class Engine(EngineState):
     """The store's operations. Not thread-safe, except for `running`, whose values `renew` reads and stamps."""
 
-    # Transactions -------------------------------------------------------------------------------------------------
-
     # Queues -------------------------------------------------------------------------------------------------------
 
     def configure(self, name: str, config: QueueConfig) -> None:
@@ -125,8 +123,6 @@ class Engine(EngineState):
         if total == 0:
             self._finish_batch(batch_id, 0, 0, callback)
 
-    # Concurrency keys ---------------------------------------------------------------------------------------------
-
     # Claim --------------------------------------------------------------------------------------------------------
 
     def claim(self, queues: Sequence[str], limit: int, lease_s: float, worker: str) -> list[Lease]:
@@ -169,30 +165,6 @@ class Engine(EngineState):
             if extra is not None and (extra.meta or extra.previous is not UNSET):
                 leases[n] = msgspec.structs.replace(lease, previous=extra.previous, meta=extra.meta)
         self._push_lease(until, ids)
-        queue.counts[AVAILABLE] -= len(leases)
-        queue.counts[RUNNING] += len(leases)
-        return leases
-
-    def _claim_fresh(self, queue: QueueState, limit: int, lease_s: float, worker: str) -> list[Lease]:
-        """Lease jobs of this very transaction before they are written: they go into the file as running."""
-        new, now = self._new, self._now
-        order = sorted(queue.fresh, key=lambda at: new[at + 4]) if len(queue.fresh) > 1 else queue.fresh
-        taken, queue.fresh = order[:limit], sorted(order[limit:])
-        until = self._clock.monotonic() + lease_s
-        running = self.running
-        leases = []
-        for at in taken:
-            job_id, _, kind, _, _, most, args, created, _, timeout, _, column = new[at : at + 12]
-            new[at + 3] = RUNNING
-            new[at + 12 : at + 16] = (1, 1, now, worker)
-            extra = rows.read_extra(column)
-            lease = Lease(
-                id=job_id, fence=1, queue=queue.name, kind=kind, args=Raw(args.encode()), attempt=1,
-                max_attempts=most, created_at=created, timeout_s=timeout, previous=extra.previous, meta=extra.meta,
-            )  # fmt: skip
-            running[job_id] = Run(queue, lease, worker, until, column is not None)
-            leases.append(lease)
-        self._push_lease(until, [lease.id for lease in leases])
         queue.counts[AVAILABLE] -= len(leases)
         queue.counts[RUNNING] += len(leases)
         return leases

@@ -34,6 +34,7 @@ from fairway.jobs.stores.sqlite_schema import (
     CANCELLED,
     COMPLETED,
     DISCARDED,
+    RUNNING,
     SCHEDULED,
     STATE_NAMES,
 )
@@ -218,7 +219,8 @@ class EngineState:
         self._saved_id = self.last_id
         # What plain inserts have added since the meta row was written.
         sql = "SELECT queue, state, count(*), max(id) FROM jobs WHERE id > ? GROUP BY queue, state"
-        for queue_id, code, count, last in self._db.execute(sql, (self._saved_id,)).fetchall():
+        added: list[Any] = self._db.execute(sql, (self._saved_id,)).fetchall()
+        for queue_id, code, count, last in added:
             self._by_id[queue_id].counts[code] += count
             self.last_id = max(self.last_id, last)
 
@@ -290,6 +292,30 @@ class EngineState:
             job.timeout_s, key, rows.make_extra(job, batch, parent, previous), 0, 0, None, None,
         )  # fmt: skip
         return job_id
+
+    def _claim_fresh(self, queue: QueueState, limit: int, lease_s: float, worker: str) -> list[Lease]:
+        """Lease jobs of this very transaction before they are written: they go into the file as running."""
+        new, now = self._new, self._now
+        order = sorted(queue.fresh, key=lambda at: new[at + 4]) if len(queue.fresh) > 1 else queue.fresh
+        taken, queue.fresh = order[:limit], sorted(order[limit:])
+        until = self._clock.monotonic() + lease_s
+        running = self.running
+        leases = []
+        for at in taken:
+            job_id, _, kind, _, _, most, args, created, _, timeout, _, column = new[at : at + 12]
+            new[at + 3] = RUNNING
+            new[at + 12 : at + 16] = (1, 1, now, worker)
+            extra = rows.read_extra(column)
+            lease = Lease(
+                id=job_id, fence=1, queue=queue.name, kind=kind, args=Raw(args.encode()), attempt=1,
+                max_attempts=most, created_at=created, timeout_s=timeout, previous=extra.previous, meta=extra.meta,
+            )  # fmt: skip
+            running[job_id] = Run(queue, lease, worker, until, column is not None)
+            leases.append(lease)
+        self._push_lease(until, [lease.id for lease in leases])
+        queue.counts[AVAILABLE] -= len(leases)
+        queue.counts[RUNNING] += len(leases)
+        return leases
 
     def _take_slot(self, queue: QueueState, key: str, limit: int) -> int:
         """Return the state of a job of `key` that is to become available."""
