@@ -63,6 +63,7 @@ TRICKLE_BYTES_S: Final = 500
 _END: Final = b"\r\n\r\n"
 _CRLF: Final = b"\r\n"
 _KNOWN_METHODS: Final = (b"GET ", b"HEAD ", b"POST ", b"PUT ", b"DELETE ", b"OPTIONS ", b"PATCH ")
+_ALLOW: Final = b"Allow: GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH\r\n"
 _RESET: Final = struct.pack("ii", 1, 0)
 
 
@@ -351,7 +352,7 @@ class ClientConnection(asyncio.Protocol):
             return
         self.received += len(payload)
         limit = exchange.body_limit
-        if limit is not None and self.received > limit:
+        if limit is not None and decoder.measure(data[: len(data) - len(rest)] if rest else data) > limit:
             if not exchange.refuse(413, f"The request's body is larger than {limit} bytes."):
                 self.abort(reset=False)
             return
@@ -463,7 +464,8 @@ class ClientConnection(asyncio.Protocol):
         """Answer a request that never became an exchange, and close."""
         worker = self.worker
         request_id = worker.next_request_id()
-        self.transport.write(error_page(status, reason, request_id, close=True, http10=False, body=body))
+        extra = _ALLOW if status == 405 else b""
+        self.transport.write(error_page(status, reason, request_id, close=True, http10=False, body=body, extra=extra))
         worker.count_refusal(status, self.address, request_id)
         self.linger()
 

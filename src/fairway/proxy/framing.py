@@ -33,7 +33,19 @@ class FramingError(Exception):
 class ChunkedDecoder:
     """Decodes one chunked body. Feed it until `done`; after an error it is of no further use."""
 
-    __slots__ = ("_fed", "_parser", "_payload", "_pieces", "_primed", "_tail", "done", "trailers")
+    __slots__ = (
+        "_fed",
+        "_in_chunk",
+        "_parser",
+        "_payload",
+        "_pieces",
+        "_primed",
+        "_size_line",
+        "_tail",
+        "announced",
+        "done",
+        "trailers",
+    )
 
     def __init__(self) -> None:
         self._pieces: list[bytes] = []
@@ -41,6 +53,9 @@ class ChunkedDecoder:
         self._fed = 0
         self._payload = 0
         self._primed = False
+        self.announced = 0
+        self._in_chunk = 0
+        self._size_line = b""
         self.trailers: list[tuple[bytes, bytes]] = []
         self.done = False
         self._parser: httptools.HttpRequestParser | None = httptools.HttpRequestParser(self)
@@ -88,6 +103,37 @@ class ChunkedDecoder:
             self._parser = None  # it holds bound methods of this object: break the cycle
             self._check_trailers()
         return payload, rest
+
+    def measure(self, data: bytes) -> int:
+        """Return the payload announced so far: every chunk's size counts from its header on, before its bytes come.
+
+        For bodies with a bound, so that a chunk that goes beyond it is refused at once.
+
+        Args:
+            data: What `feed` has just taken without a complaint, without what it gave back.
+        """
+        at, end = 0, len(data)
+        while at < end and self._in_chunk >= 0:
+            if self._in_chunk:
+                step = min(self._in_chunk, end - at)
+                self._in_chunk -= step
+                at += step
+                continue
+            stop = data.find(b"\n", at)
+            digits, mark, _ = (self._size_line + data[at : end if stop < 0 else stop]).partition(b";")
+            digits = digits.strip().lstrip(b"0")  # endless zeros and extensions are not kept
+            if stop < 0:
+                self._size_line = digits + mark
+                break
+            self._size_line = b""
+            at = stop + 1
+            if digits:
+                size = int(digits, 16)
+                self.announced += size
+                self._in_chunk = size + 2
+            else:
+                self._in_chunk = -1  # the last chunk: trailers follow, no payload
+        return self.announced
 
     def _feed_pieces(self, data: bytes) -> bytes:
         parser = self._parser

@@ -15,6 +15,7 @@ llhttp knows a fixed list of methods; any other upper-case method is shown to it
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from typing import Final
 
@@ -51,6 +52,8 @@ class Refusal(Exception):
 def host_name(value: bytes) -> str | None:
     """Return the lower-case host of a Host value without port and final dot, or None where it is not valid.
 
+    An IPv6 address comes in brackets and in its shortest form, however it was written.
+
     Valid answers are remembered, at most 4,096 of them.
     """
     known = _hosts.get(value)
@@ -60,6 +63,11 @@ def host_name(value: bytes) -> str | None:
     if match is None or len(value) > 260 or int(match["port"] or b"0") > 65535:
         return None
     name = match["name"].decode("ascii").lower().removesuffix(".")
+    if name[0] == "[":
+        try:
+            name = f"[{ipaddress.IPv6Address(name[1:-1])}]"
+        except ValueError:
+            return None
     if len(_hosts) >= 4096:
         _hosts.clear()
     _hosts[value] = name

@@ -233,8 +233,9 @@ def _fail(route: Route, expected: str, got: object) -> RouteError:
 
 def _check_match(route: Route) -> None:
     host = route.host.removeprefix("*.") if route.host != "*" else "any"
-    if not valid_hostname(host) and not _is_ip(host):
-        raise _fail(route, "host to be a lower-case name without a port, '*.name' or '*'", route.host)
+    if not valid_hostname(host) and not _is_bracketed(host):
+        expected = "host to be a lower-case name without a port, '*.name', '*' or an IPv6 address such as '[::1]'"
+        raise _fail(route, expected, route.host)
     if not _PATH.match(route.path) or "/../" in route.path + "/" or "//" in route.path or "/./" in route.path + "/":
         raise _fail(route, "path to start with '/' and to hold plain path characters without dot segments", route.path)
     for method in route.methods:
@@ -328,6 +329,13 @@ def _is_ip(host: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _is_bracketed(host: str) -> bool:
+    try:
+        return host == f"[{ipaddress.IPv6Address(host[1:-1])}]"
+    except ValueError:
+        return False
 
 
 def release_targets(targets: Iterable[Target], release: str) -> tuple[Target, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import ipaddress
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -33,13 +34,22 @@ def parse_route(text: str, number: int = 0) -> Route:
         raise OptionError(f"expected a route as HOST=UPSTREAM, such as app.test=127.0.0.1:9000, got {text!r}")
     host, slash, path = place.partition("/")
     name, colon, port = host.rpartition(":")
-    if colon and port.isdigit() and not name.endswith(":"):
+    if colon and port.isdigit() and (name.endswith("]") or ":" not in name):
         host = name  # routes are told apart by name; the port is the listener's business
+    host = canonical_host(host)
     targets = []
     for index, upstream in enumerate(upstreams.split(",")):
         address, upstream_port = parse_address(upstream.removeprefix("http://").rstrip("/"))
         targets.append(Target(id=f"{number}.{index}", host=address, port=upstream_port))
-    return Route(name=f"r{number}", host=host.lower() or "*", path=slash + path or "/", targets=tuple(targets))
+    return Route(name=f"r{number}", host=host or "*", path=slash + path or "/", targets=tuple(targets))
+
+
+def canonical_host(host: str) -> str:
+    """Return a route's host as requests are matched: lower case, no final dot, IPv6 in brackets and shortest form."""
+    try:
+        return f"[{ipaddress.IPv6Address(host.removeprefix('[').removesuffix(']'))}]"
+    except ValueError:
+        return host.lower().removesuffix(".")
 
 
 def table_of(routes: Sequence[str]) -> RouteTable:

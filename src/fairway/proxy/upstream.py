@@ -17,6 +17,7 @@ exchange left behind may reach the next.
 from __future__ import annotations
 
 import asyncio
+import os
 from typing import TYPE_CHECKING, Final, cast
 
 import httptools
@@ -36,6 +37,7 @@ LENGTH: Final = 2
 CHUNKED: Final = 3
 CLOSE: Final = 4
 TUNNEL: Final = 5
+_ANSWER: Final = (HEAD, LENGTH, CHUNKED, CLOSE)
 
 REMEMBERED: Final = 512
 REMEMBERED_BYTES: Final = 768
@@ -43,6 +45,8 @@ REMEMBERED_BYTES: Final = 768
 MAX_HEAD: Final = 64 * 1024
 MAX_IDLE: Final = 512
 WRITE_BUFFER: Final = 64 * 1024
+_LEFTOVER_READS: Final = 4
+"""Reads of 64 KiB from a connection that was reset, at most: they are held in memory for a client that may be slow."""
 _END: Final = b"\r\n\r\n"
 _CRLF: Final = b"\r\n"
 
@@ -168,6 +172,8 @@ class UpstreamConnection(asyncio.Protocol):
         worker = self.worker
         worker.wheel.remove(self, self._slot)
         worker.upstreams.discard(self)
+        if exc is not None and self.exchange is not None and self.state in _ANSWER:
+            self._take_leftovers()
         exchange = self.exchange
         if exchange is None:
             if self.state == IDLE and self in self.target.idle:
@@ -184,6 +190,21 @@ class UpstreamConnection(asyncio.Protocol):
             exchange.tunnel.end()
         else:
             exchange.answer_broken()
+
+    def _take_leftovers(self) -> None:
+        """Read what came before a reset: an upstream that answers early and closes resets what is still being sent.
+
+        The write that failed ended the transport before its turn to read; the bytes are still in the socket.
+        """
+        descriptor = self.transport.get_extra_info("socket").fileno()
+        for _ in range(_LEFTOVER_READS):
+            try:
+                data = os.read(descriptor, 65536)
+            except OSError:  # the reset itself, or nothing more there
+                return
+            if not data or self.exchange is None:
+                return
+            self.data_received(data)
 
     def eof_received(self) -> bool:
         """Take the end of the upstream's sending side."""

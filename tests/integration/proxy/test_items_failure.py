@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import socket
+import threading
 import time
 from collections.abc import Iterator
 
 import pytest
-from door_peers import OK, DoorProcess, Received, ScriptedUpstream, UpstreamPeer, delay, get
+from door_peers import OK, Client, DoorProcess, Received, ScriptedUpstream, UpstreamPeer, delay, get
 
 pytestmark = pytest.mark.integration
 
@@ -363,6 +364,36 @@ def test_early_answers_are_relayed(door: DoorProcess, upstream: ScriptedUpstream
         assert answer.value("connection") == b"close"
         client.to_end()
     assert door.ask(get("/next")).body == b"ok"
+
+
+def test_early_answers_before_a_reset_are_relayed(upstream: ScriptedUpstream, path: str) -> None:
+    """An upstream that answers and closes with most of the body unread resets it; the answer is there nevertheless."""
+
+    def script(peer: UpstreamPeer, request: Received) -> bool:
+        peer.send(b"HTTP/1.1 413 No\r\nContent-Length: 5\r\nConnection: close\r\n\r\nfinal")
+        return False
+
+    upstream.on(path, script)
+    door = DoorProcess("--route", f"app.test=127.0.0.1:{upstream.port}")
+    try:
+        for _ in range(10):
+            with door.connect() as client:
+                sender = threading.Thread(target=_send_what_is_taken, args=(client, path))
+                sender.start()
+                answer = client.answer()
+                sender.join()
+                assert (answer.status, answer.body) == (413, b"final")
+    finally:
+        door.stop()
+
+
+def _send_what_is_taken(client: Client, path: str) -> None:
+    client.send(get(path, b"Content-Length: 5000000", method="POST"))
+    try:
+        for _ in range(50):
+            client.send(b"a" * 100_000)
+    except ConnectionError:
+        return  # refused half-way, which is what the answer says
 
 
 def test_every_client_gets_its_own_answer(door: DoorProcess, upstream: ScriptedUpstream, path: str) -> None:

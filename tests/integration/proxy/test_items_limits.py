@@ -74,6 +74,21 @@ def test_item_18_body_limit_chunked(door: DoorProcess, upstream: ScriptedUpstrea
     assert not any(request.complete for request in upstream.seen(path))
 
 
+@pytest.mark.parametrize("over", [b"%x\r\n" % (BODY_LIMIT + 1), b"7fffffff;a=b\r\nx", b"1\r\na\r\n%X\r\n" % BODY_LIMIT])
+@pytest.mark.parametrize("pieces", [False, True])
+def test_item_18_a_chunk_announced_beyond_the_body_limit_is_413_at_once(
+    door: DoorProcess, upstream: ScriptedUpstream, path: str, over: bytes, pieces: bool
+) -> None:
+    with door.connect(timeout=0.9) as client:  # less than the body timeout, which would answer 408
+        client.send(get(path, b"Transfer-Encoding: chunked", method="POST"))
+        for start in range(0, len(over), 1 if pieces else len(over)):
+            client.send(over[start : start + (1 if pieces else len(over))])
+        answer = client.answer()
+        assert (answer.status, answer.value("connection")) == (413, b"close")
+        assert client.ended()
+    assert not any(request.complete for request in upstream.seen(path))
+
+
 def test_item_18_body_limit_chunked_exact(door: DoorProcess, upstream: ScriptedUpstream, path: str) -> None:
     data = get(path, b"Transfer-Encoding: chunked", method="POST")
     assert door.ask(data + (b"3e8\r\n" + b"a" * 1000 + b"\r\n") * (BODY_LIMIT // 1000) + b"0\r\n\r\n").status == 200

@@ -418,7 +418,9 @@ def test_item_16_426_keeps_its_upgrade(door: DoorProcess, upstream: ScriptedUpst
 )
 def test_item_17_connect_and_trace_are_refused(door: DoorProcess, upstream: ScriptedUpstream, data: bytes) -> None:
     before = len(upstream.requests)
-    assert door.refused(data + CANARY).status == 405
+    answer = door.refused(data + CANARY)
+    assert answer.status == 405
+    assert answer.value("allow")  # RFC 9110 15.5.6
     assert len(upstream.requests) == before
 
 

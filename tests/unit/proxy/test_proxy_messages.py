@@ -120,6 +120,11 @@ def test_chunked_bodies_end_exactly_where_they_end(
         position += cut
     assert payload == b"".join(pieces)
     assert rest + data[position:] == behind
+    measured = ChunkedDecoder()
+    whole = data[: len(data) - len(behind)]
+    announced = [measured.measure(whole[start : start + cut]) for start in range(0, len(whole), cut)]
+    assert announced[-1] == len(payload)
+    assert announced == sorted(announced)
     assert decoder.rendered_trailers() == trailers
 
 
@@ -137,6 +142,22 @@ def test_chunked_bodies_end_exactly_where_they_end(
 def test_malformed_chunks(data: bytes) -> None:
     with pytest.raises(FramingError):
         ChunkedDecoder().feed(data)
+
+
+@pytest.mark.parametrize(
+    ("data", "announced"),
+    [
+        (b"5", 0),
+        (b"5\r\n", 5),
+        (b"0" * 5000 + b"1f;" + b"a" * 5000 + b"\r\nxx", 31),
+        (b"2\r\nab\r\n7fffffff\r\n", 0x80000001),
+        (b"2\r\nab\r\n0\r\nA: 5\r\n\r\n", 2),
+    ],
+)
+@pytest.mark.parametrize("cut", [1, 3, 20_000])
+def test_what_chunks_announce_is_known_before_it_comes(data: bytes, announced: int, cut: int) -> None:
+    decoder = ChunkedDecoder()
+    assert [decoder.measure(data[start : start + cut]) for start in range(0, len(data), cut)][-1] == announced
 
 
 def test_passwords() -> None:

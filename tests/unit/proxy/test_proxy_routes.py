@@ -9,7 +9,7 @@ import pytest
 from fairway.proxy.errors import OptionError, RouteError
 from fairway.proxy.gate import RateGate
 from fairway.proxy.options import DoorOptions, in_networks, parse_address, parse_networks
-from fairway.proxy.request import RequestHead
+from fairway.proxy.request import RequestHead, host_name
 from fairway.proxy.routes import (
     BasicAuth,
     HeaderMatch,
@@ -77,6 +77,9 @@ def test_a_table_survives_its_json() -> None:
         ({"host": "APP.test"}, "host"),
         ({"host": "app.test:80"}, "host"),
         ({"host": "*.*.test"}, "host"),
+        ({"host": "::1"}, "host"),
+        ({"host": "[0::1]"}, "host"),
+        ({"host": "[app.test]"}, "host"),
         ({"host": "-a.test"}, "host"),
         ({"host": ""}, "host"),
         ({"name": "a b"}, "name"),
@@ -324,3 +327,22 @@ def test_routes_of_the_command_line() -> None:
     for text in ("a", "=b", "a=", "a=b", "a=b:c"):
         with pytest.raises(OptionError):
             parse_route(text)
+
+
+@pytest.mark.parametrize("place", ["[::1]", "[::1]:80", "::1", "[0:0::1]:8080"])
+@pytest.mark.parametrize("host", ["[::1]", "[::1]:80", "[0:0:0:0:0:0:0:1]:9"])
+def test_ipv6_hosts_are_routed_however_they_are_written(place: str, host: str) -> None:
+    table = table_of([f"{place}=127.0.0.1:1"])
+    validate_table(table)
+    assert found(list(table.routes), head(host=host)) == "r0"
+
+
+def test_a_final_dot_and_a_port_do_not_matter_in_a_route() -> None:
+    assert [parse_route(f"{place}=127.0.0.1:1").host for place in ("App.test.", "app.test:80", "app.test.:80")] == [
+        "app.test"
+    ] * 3
+
+
+@pytest.mark.parametrize("host", ["[:::::]", "[1.2.3.4]", "[::1", "::1", "[::g]", "[::1]x"])
+def test_what_is_no_ipv6_address_is_no_host(host: str) -> None:
+    assert host_name(host.encode()) is None
