@@ -94,17 +94,18 @@ class SqliteStore(Store):
         writer, self._writer = self._writer, None
         if writer is None:
             return
+        assert self._read_thread is not None
+        assert self._reader is not None
+        # The reader first: only a connection that may write, closed last, folds the WAL into the file and removes it.
+        await asyncio.to_thread(self._read_thread.shutdown)
+        self._reader.close()
+        self._reader = self._read_thread = None
         await asyncio.to_thread(writer.stop)
         await asyncio.sleep(0)  # what the writer's last wake-up resolved
         for futures in list(writer.waiters.values()):
             for future in futures:
                 if not future.done():
                     future.set_result(None)
-        assert self._read_thread is not None
-        assert self._reader is not None
-        await asyncio.to_thread(self._read_thread.shutdown)
-        self._reader.close()
-        self._reader = self._read_thread = None
 
     def _open_writer(self) -> Writer:
         if self._writer is None:
