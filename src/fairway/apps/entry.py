@@ -44,7 +44,14 @@ def write(registry: Path, app_folder: Path, name: str | None = None) -> Path:
         )
     chosen = _name(source, name)
     registry = Path(os.path.abspath(registry))
-    registry.mkdir(parents=True, exist_ok=True)
+    try:
+        registry.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise EntryError(
+            f"expected to make the folder {registry}, got: {error.strerror}",
+            code="registry.unwritable",
+            hint="Run it in a folder that you may write, or say another project with `fairway -C DIR add …`.",
+        ) from error
     _check_free(registry, source, chosen)
     inside = source.is_relative_to(tree_root(registry))
     written = os.path.relpath(source, os.path.realpath(registry)) if inside else str(source)

@@ -55,6 +55,10 @@ STATUSES: dict[str, int] = {
 }
 
 
+# A file where a folder belongs, a folder where a file belongs, a disk that is mounted read-only.
+_NOT_WRITABLE = frozenset({errno.ENOTDIR, errno.EISDIR, errno.EROFS})
+
+
 def status_of(code: str) -> int:
     """Return the exit status of an error's dotted code: that of the longest known prefix, else 1."""
     parts = code.split(".")
@@ -93,6 +97,9 @@ def report(error: BaseException) -> int:
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         _say(f"No space left on the disk{f' for {error.filename}' if error.filename else ''}.", "Free some space.")
         return FAILED
+    if isinstance(error, OSError) and error.errno in _NOT_WRITABLE:
+        _say(f"{error.filename or 'A file'} cannot be used: {error.strerror}.", "Remove it, or use another --project.")
+        return DENIED
     return _bug(error)
 
 

@@ -36,6 +36,13 @@ def test_an_app_of_the_repository_gets_a_relative_source(repository: Path) -> No
     assert trusted_folders() == ()
 
 
+def test_a_registry_that_cannot_be_made_is_said(repository: Path) -> None:
+    (repository / "compose").write_text("")
+    with pytest.raises(EntryError, match="expected to make the folder") as caught:
+        write(repository / "compose" / "app-registry", repository / "apps" / "My_Shop 2")
+    assert caught.value.code == "registry.unwritable"
+
+
 def test_a_folder_name_becomes_a_name_of_plain_letters(repository: Path) -> None:
     folder = repository / "apps" / "Größe 项目 é"
     folder.mkdir()

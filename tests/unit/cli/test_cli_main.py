@@ -253,3 +253,10 @@ def test_errors_are_coloured_as_output_is(
         monkeypatch.setenv(name, value)
     exits.report(FairwayError("no", hint="yes"))
     assert ("\x1b[" in capsys.readouterr().err) is coloured
+
+
+def test_a_file_where_a_folder_belongs_is_no_bug(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "compose" / "app-registry").mkdir(parents=True)
+    (tmp_path / ".fairway").write_text("")
+    assert run(["down"]) == exits.DENIED
+    assert ".fairway/run/daemon.lock cannot be used: Not a directory." in capsys.readouterr().err
