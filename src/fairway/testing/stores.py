@@ -21,14 +21,7 @@ import msgspec
 import pytest
 
 from fairway.clock import SYSTEM_CLOCK
-from fairway.jobs.errors import (
-    InvalidJob,
-    JobConflict,
-    JobNotFound,
-    PayloadTooLarge,
-    QueueNotFound,
-    ScheduleNotFound,
-)
+from fairway.jobs.errors import InvalidJob, JobConflict, JobNotFound, PayloadTooLarge, QueueNotFound, ScheduleNotFound
 from fairway.jobs.job import (
     Completed,
     Enqueued,
