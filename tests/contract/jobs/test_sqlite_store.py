@@ -1,9 +1,11 @@
 """The SQLite store keeps the contract, on a clock that tests move and on the machine's own."""
 
+import asyncio
 from pathlib import Path
 
 import pytest
 
+from fairway.jobs.job import Completed, NewJob, Verdict
 from fairway.jobs.stores.sqlite import SqliteStore
 from fairway.testing import FakeClock
 from fairway.testing.stores import StoreConformance, StoreHarness
@@ -19,3 +21,42 @@ class TestSqliteStoreOnTheSystemClock(StoreConformance):
     @pytest.fixture
     def harness(self, tmp_path: Path) -> StoreHarness:
         return StoreHarness(lambda options: SqliteStore(tmp_path / "jobs.db", options))
+
+
+async def test_counts_of_plain_inserts_are_found_again(tmp_path: Path) -> None:
+    path = tmp_path / "jobs.db"
+    async with SqliteStore(path) as store:
+        ids = [(await store.enqueue([NewJob(kind="plain")])).ids[0] for _ in range(5)]
+        await store.cancel(ids[0])  # writes the meta row, which the inserts after it do not
+        ids += [(await store.enqueue([NewJob(kind="plain")])).ids[0] for _ in range(3)]
+    async with SqliteStore(path) as store:
+        (status,) = await store.queues()
+        assert status.counts["available"] == 7
+        assert status.counts["cancelled"] == 1
+        assert (await store.enqueue([NewJob(kind="plain")])).ids[0] > max(ids)
+        assert [lease.id for lease in await store.claim(["default"], 3, 30.0, "w")] == ids[1:4]
+
+
+async def test_a_waiting_claim_gets_new_jobs_by_priority_and_the_file_has_them_running(tmp_path: Path) -> None:
+    path = tmp_path / "jobs.db"
+    store = SqliteStore(path)
+    async with store:
+        waiting = asyncio.create_task(store.claim(["default"], 2, 30.0, "w", 10.0))
+        while store.statistics()["waiting_claims"] == 0:
+            await asyncio.sleep(0)
+        jobs = [NewJob(kind="plain", priority=priority, meta={"p": str(priority)}) for priority in (7, 3, 5)]
+        ids = (await store.enqueue(jobs)).ids
+        leases = await waiting
+        assert [(lease.id, lease.fence, lease.attempt, lease.meta) for lease in leases] == [
+            (ids[1], 1, 1, {"p": "3"}),
+            (ids[2], 1, 1, {"p": "5"}),
+        ]
+        (status,) = await store.queues()
+        assert (status.counts["available"], status.counts["running"]) == (1, 2)
+    async with store:
+        found = await store.get(ids[1])
+        assert found is not None
+        assert (found.state, found.fence, found.attempt, found.worker) == ("running", 1, 1, "w")
+        assert await store.settle([Completed(lease.id, lease.fence) for lease in leases]) == [Verdict.OK, Verdict.OK]
+        (rest,) = await store.claim(["default"], 2, 30.0, "w")
+        assert rest.id == ids[0]
