@@ -12,8 +12,8 @@ import pytest
 from fairway.api.app import Services, create_app
 from fairway.api.server import serve
 from fairway.events import EventBus
-from fairway.jobs.service import JobService
 from fairway.jobs.opening import open_store
+from fairway.jobs.service import JobService
 
 pytestmark = pytest.mark.integration
 
