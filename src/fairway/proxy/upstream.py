@@ -172,9 +172,10 @@ class UpstreamConnection(asyncio.Protocol):
         worker = self.worker
         worker.wheel.remove(self, self._slot)
         worker.upstreams.discard(self)
-        if exc is not None and self.exchange is not None and self.state in _ANSWER:
-            self._take_leftovers()
         exchange = self.exchange
+        if exc is not None and exchange is not None and self.state in _ANSWER:
+            self._take_leftovers(exchange)
+            exchange = self.exchange
         if exchange is None:
             if self.state == IDLE and self in self.target.idle:
                 self.target.idle.remove(self)
@@ -191,11 +192,13 @@ class UpstreamConnection(asyncio.Protocol):
         else:
             exchange.answer_broken()
 
-    def _take_leftovers(self) -> None:
+    def _take_leftovers(self, exchange: Exchange) -> None:
         """Read what came before a reset: an upstream that answers early and closes resets what is still being sent.
 
         The write that failed ended the transport before its turn to read; the bytes are still in the socket.
         """
+        if self._uses > 1 and exchange.head.length <= 0 and not exchange.head.chunked:
+            return  # with no body to cut short, what a kept connection holds may be older than the request
         descriptor = self.transport.get_extra_info("socket").fileno()
         for _ in range(_LEFTOVER_READS):
             try:
