@@ -41,7 +41,6 @@ class Scene:
     apps: list[str] = field(default_factory=list)
     door: int = 0
     api: int = 0
-    grpc: int = 0
 
     def command(self, *words: str) -> list[str]:
         """Return a `fairway` command on this project."""
@@ -49,11 +48,11 @@ class Scene:
 
     def up(self) -> subprocess.Popen[bytes]:
         """Start `fairway up` in the foreground, on fresh ports."""
-        self.door, self.api, self.grpc = free_ports(3)
+        self.door, self.api = free_ports(2)
         argv = self.command("up", "--listen", f"127.0.0.1:{self.door}", "--api", f"127.0.0.1:{self.api}")
         with (self.root / "up.log").open("ab") as out:
             return subprocess.Popen(
-                [*argv, "--grpc", f"127.0.0.1:{self.grpc}"],
+                argv,
                 stdout=out,
                 stderr=out,
                 env=self.env,

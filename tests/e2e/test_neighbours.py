@@ -155,7 +155,7 @@ def test_two_daemons_a_taken_port_and_a_stale_socket(project, up):
 def _run(daemon: Daemon) -> subprocess.CompletedProcess[str]:
     words = ("--listen", f"127.0.0.1:{daemon.door_port}", "--api", f"127.0.0.1:{daemon.api_port}", "--no-watch")
     return subprocess.run(
-        daemon.words("up", *words, "--grpc", f"127.0.0.1:{daemon.grpc_port}"),
+        daemon.words("up", *words),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -108,7 +108,7 @@ class Daemon:
 
     def __init__(self, project: Project, *, env: dict[str, str] | None = None, options: tuple[str, ...] = ()) -> None:
         self.project = project
-        self.door_port, self.api_port, self.grpc_port = free_ports(3)
+        self.door_port, self.api_port = free_ports(2)
         self.options = options
         self.env = {**os.environ, **(env or {})}
         self.output = project.root / "up.log"
@@ -123,7 +123,7 @@ class Daemon:
 
     def start(self, *, wait: bool = True) -> Daemon:
         words = ("--listen", f"127.0.0.1:{self.door_port}", "--api", f"127.0.0.1:{self.api_port}")
-        argv = self.words("up", *words, "--grpc", f"127.0.0.1:{self.grpc_port}", *self.options)
+        argv = self.words("up", *words, *self.options)
         with self.output.open("ab") as out:
             self.process = subprocess.Popen(argv, stdout=out, stderr=out, env=self.env, start_new_session=True)
         if wait:

@@ -34,7 +34,6 @@ class _Options:
     detach: bool
     listen: tuple[str, int]
     api: tuple[str, int]
-    grpc: tuple[str, int]
     workers: int
     watch: bool
     as_json: bool
@@ -92,7 +91,6 @@ class _Options:
         return [
             f"--listen={_address(self.listen)}",
             f"--api={_address(self.api)}",
-            f"--grpc={_address(self.grpc)}",
             f"--workers={self.workers}",
             "--watch" if self.watch else "--no-watch",
             f"--access-log={'off' if self.access_log is None else f'{self.access_log:g}'}",
@@ -157,9 +155,6 @@ _FILE = click.Path(path_type=Path, exists=True, dir_okay=False, resolve_path=Fal
 @click.option("-d", "--detach", is_flag=True, help="Run in the background; return when every app is ready.")
 @click.option("--listen", type=Address(), default="127.0.0.1:8080", show_default=True, help="Where the door listens.")
 @click.option("--api", type=Address(), default="127.0.0.1:7070", show_default=True, help="Where the HTTP API listens.")
-@click.option(
-    "--grpc", type=Address(), default="127.0.0.1:7071", hidden=True
-)  # kept free: nothing serves gRPC here yet
 @click.option("--workers", type=click.IntRange(1, 64), default=1, show_default=True, help="Processes of the door.")
 @click.option("--tls", is_flag=True, help="Serve HTTPS too; a local authority signs for *.localhost.")
 @click.option("--tls-listen", type=Address(), help="Where HTTPS listens: port 8443 beside --listen by default.")
@@ -207,7 +202,6 @@ def up(**options: Any) -> int:
         door=door,
         api_host=told.api[0],
         api_port=told.api[1],
-        grpc_port=told.grpc[1],
         apps=told.apps,
         watch=told.watch,
     )

@@ -45,7 +45,6 @@ class DaemonConfig:
         door: What they are started with: HTTPS, access log, trusted networks.
         api_host: Address of the HTTP API.
         api_port: Port of the HTTP API.
-        grpc_port: Port that is kept for a gRPC API; nothing listens there yet.
         apps: Names to bring up; empty for all.
         watch: Reload when registry files change.
         stop_apps_on_exit: Stop instances and door when the daemon ends in order (Ctrl-C); False leaves them to be
@@ -60,7 +59,6 @@ class DaemonConfig:
     door: DoorSetup = field(default_factory=DoorSetup)
     api_host: str = "127.0.0.1"
     api_port: int = 7070
-    grpc_port: int = 7071
     apps: tuple[str, ...] = ()
     watch: bool = True
     stop_apps_on_exit: bool = True

@@ -43,13 +43,13 @@ class Project:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.door, self.api, self.grpc = free_ports(3)
+        self.door, self.api = free_ports(2)
         self.env = {name: value for name, value in os.environ.items() if not name.startswith("FAIRWAY_")}
         self.env |= {"NO_COLOR": "1", "XDG_CONFIG_HOME": str(root / ".config"), "XDG_DATA_HOME": str(root / ".data")}
 
     @property
     def listen(self) -> list[str]:
-        return [f"--listen=127.0.0.1:{self.door}", f"--api=127.0.0.1:{self.api}", f"--grpc=127.0.0.1:{self.grpc}"]
+        return [f"--listen=127.0.0.1:{self.door}", f"--api=127.0.0.1:{self.api}"]
 
     def fairway(self, *arguments: str, status: int = 0) -> str:
         done = subprocess.run(
