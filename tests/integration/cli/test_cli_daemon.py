@@ -104,7 +104,8 @@ def test_killed_and_started_again_no_line_is_lost_and_down_finds_the_orphans(pro
         json.loads(line)["text"]
         for line in project.fairway("logs", "--json", "--since", "1m", "--grep", "gap").splitlines()
     ]
-    assert [json.loads(text)["path"] for text in seen] == [f"/gap-{n}" for n in range(20)]
+    # The app answers before it logs, a thread a request: two lines may change places, but none is missing or twice.
+    assert sorted(json.loads(text)["path"] for text in seen) == sorted(f"/gap-{n}" for n in range(20))
     os.kill(project.daemon, signal.SIGKILL)
     assert "an earlier one left behind" in project.fairway("down")
 
