@@ -256,9 +256,10 @@ class EventBus:
         while self._ctx.err() is None:
             try:
                 async with self._ctx.bind():
+                    changes = self.store.changes
                     batch = await self.store.read(self._cursor, _BATCH)
                     if not batch:
-                        await self._wait_for_news()
+                        await self._wait_for_news(changes)
             except EventStoreUnavailable as error:
                 await self._back_off(error, next(pause))
                 continue
@@ -275,8 +276,8 @@ class EventBus:
                 self._hand_over(batch)
                 await asyncio.sleep(0)  # readers take what was handed over before the next batch comes
 
-    async def _wait_for_news(self) -> None:
-        if await self.store.wait(self._cursor, 2.0) or await self.store.last() >= self._cursor:
+    async def _wait_for_news(self, changes: int) -> None:
+        if await self.store.wait(self._cursor, 2.0, changes) or await self.store.last() >= self._cursor:
             return
         _LOG.warning("event bus: the log was lost; reading the new one from its first event")
         self._cursor = 0

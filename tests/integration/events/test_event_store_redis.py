@@ -190,7 +190,7 @@ async def test_a_server_that_became_a_replica_is_left_and_asked_for_again(redis_
         redis_server.command("REPLICAOF 127.0.0.1 1")
         with pytest.raises(EventStoreUnavailable, match=r"(?i)read.?only"):
             await store.append([("a", Event("t", 2))])
-        connected = [one.is_connected for one in store._redis.connection_pool._available_connections]
+        connected = [store._link._wire]
         assert not any(connected)
     finally:
         redis_server.command("REPLICAOF NO ONE")

@@ -1,10 +1,11 @@
-"""Events on Redis or Valkey: one stream, any number of processes.
+"""Events on Redis or Valkey, one server or a cluster: one stream, any number of processes.
 
 Every step is a script (`redis_scripts`), so that its outcome is one of the contract's whatever other processes do. One
 connection waits for news (`XREAD BLOCK` of two seconds, never for ever) on behalf of every waiter in this process.
 
-After FLUSHALL the log is empty and offsets start again at 1; members of a group join it again from the start. After a
-failover events that were not replicated are gone, as with every use of Redis.
+All keys of a namespace lie in one slot of a cluster, and `redis_link` follows that slot. After FLUSHALL the log is
+empty and offsets start again at 1; members of a group join it again from the start. After a failover events that were
+not replicated are gone, as with every use of Redis.
 """
 
 from __future__ import annotations
@@ -14,65 +15,76 @@ import hashlib
 import logging
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from fairway.events.errors import BusClosed, EventError, EventStoreUnavailable, PayloadTooLarge, UnknownGroup
 from fairway.events.event import Event
 from fairway.events.store import Claimed, Durability, Features, GroupInfo, Stored, dead_letter
 from fairway.events.stores import redis_scripts as scripts
+from fairway.events.stores.redis_link import Link, Script
+from fairway.events.stores.redis_wire import Address, Argument, Refusal
 from fairway.events.stores.wakeups import Wakeups
 from fairway.events.topic import check_group, check_topic, matcher
 
-if TYPE_CHECKING:
-    from redis.asyncio import Redis
-
 MAX_EVENT = 1024 * 1024  # bytes of one event in JSON
+_READ_BYTES = 16 * 1024 * 1024  # documents that one step of a read asks for, by the size of those before
+_FIRST_READ = 64 * 1024  # bytes that an event is taken to have before the first was read
 _REMEMBERED = 86_400  # seconds that a (source, id) is known
 _BLOCK_MS = 2000
 _PAUSE = 0.5  # seconds between two tries of the listener while Redis is away
+_NOT_NOW = ("MOVED", "ASK", "TRYAGAIN", "CLUSTERDOWN", "LOADING", "MASTERDOWN", "BUSY")  # refusals that pass
 _LOG = logging.getLogger("fairway.events")
+_APPEND = Script(scripts.APPEND)
+_JOIN = Script(scripts.JOIN)
+_LEAVE = Script(scripts.LEAVE)
+_CLAIM = Script(scripts.CLAIM)
+_ACK = Script(scripts.ACK)
+_NACK = Script(scripts.NACK)
+_EXTEND = Script(scripts.EXTEND)
+_KILL = Script(scripts.KILL)
+_NEXT_DUE = Script(scripts.NEXT_DUE)
+_TRIM = Script(scripts.TRIM)
 
 
 class RedisEventStore:
     """See `EventStore`; any number of processes.
 
     Args:
-        client: A `redis.asyncio.Redis` that returns bytes and speaks RESP2, used by this store alone.
+        addresses: One server, or some nodes of a cluster.
         namespace: Prefix of every key, in braces: one slot of a cluster.
         skew: Seconds added to Redis's clock; tests pass time with it.
     """
 
-    def __init__(self, client: Redis, *, namespace: str = "fairway", skew: float = 0.0) -> None:
-        self._redis = client
+    def __init__(self, addresses: Sequence[Address], *, namespace: str = "fairway", skew: float = 0.0) -> None:
+        self._link = Link(addresses)
+        self._ear = Link(addresses, patience=_BLOCK_MS / 1000 + 5.0)  # of its own: it blocks
         self._prefix = f"{{{namespace}:events}}:"
         self.skew = skew
         self._durability: Durability = "process"
-        self._checked = False
+        self._checked: Address | None = None  # the server whose settings are known
         self._closed = False
         self._wakeups = Wakeups()
-        self._running = 0  # calls under way: closing the client under one would leak its connection
-        self._idle = asyncio.Event()
-        self._idle.set()
+        self._woken = 0  # offset up to which waiters have been woken
         self._listener: asyncio.Task[None] | None = None
-        self._scripts: dict[str, Any] = {}
+        self._size = _FIRST_READ  # bytes of an event, as the last read found them
 
     @classmethod
     def open(cls, url: str) -> RedisEventStore:
-        """Open ``redis://host:port/db``; nothing is connected before the first call."""
-        from redis.asyncio import Redis
+        """Open the server or cluster at `url`; nothing is connected before the first call.
 
-        try:
-            client = Redis.from_url(
-                re.sub(r"^valkey", "redis", url),
-                socket_timeout=10.0,
-                socket_connect_timeout=5.0,
-                health_check_interval=30,
-                socket_keepalive=True,
-                protocol=2,
-            )
-        except ValueError as error:
-            raise EventError(f"expected a URL such as redis://127.0.0.1:6379/0: {error}") from None
-        return cls(client)
+        ``redis://user:password@host:port/db``, ``rediss://…?ssl_ca_certs=FILE`` for TLS, ``unix://path``; several nodes
+        of a cluster as ``redis://host1:7001,host2:7002``; ``?namespace=NAME`` keeps several logs apart.
+
+        Raises:
+            EventError: The URL cannot be read.
+        """
+        parts = urlsplit(url)
+        query = dict(parse_qsl(parts.query, keep_blank_values=True))
+        namespace = query.pop("namespace", "fairway")
+        if not re.fullmatch(r"[A-Za-z0-9_.-]{1,100}", namespace):
+            raise EventError(f"expected a namespace of letters, digits, _, - and ., got {namespace[:80]!r}")
+        return cls(Address.parse(urlunsplit(parts._replace(query=urlencode(query)))), namespace=namespace)
 
     @property
     def features(self) -> Features:
@@ -92,7 +104,8 @@ class RedisEventStore:
                 )
             keys.append(self._seen(event))
             arguments += [topic, event.partition_key or "", document]
-        offsets: list[int] = await self._run(scripts.APPEND, keys, arguments)
+        offsets: list[int] = await self._run(_APPEND, keys, arguments)
+        self._woken = max(self._woken, *offsets, 0)
         self._wakeups.wake()
         return offsets
 
@@ -100,15 +113,21 @@ class RedisEventStore:
         """See `EventStore.read`."""
         matches = None if pattern is None else matcher(pattern)
         found: list[Stored] = []
-        while len(found) < limit:
-            wanted = limit if matches is None else max(limit, 512)
+        taken = 0
+        while len(found) < limit and taken < _READ_BYTES:
+            room = max(1, _READ_BYTES // self._size)
+            wanted = min(limit - len(found) if matches is None else max(limit, 512), room)
             start = f"{max(after, 0) + 1}-0"
-            rows = await self._call("XRANGE", self._prefix + "log", start, "+", "COUNT", wanted)
-            for name, fields in rows:
-                after = int(name.partition(b"-")[0])
-                topic = fields[b"t"].decode()
+            rows = await self._call(b"XRANGE", self._prefix + "log", start, "+", "COUNT", wanted)
+            size = 0
+            for name, (_, topic_, _, at, _, _, _, document) in rows:
+                after, size = int(name.partition(b"-")[0]), size + len(document)
+                topic = topic_.decode()
                 if len(found) < limit and (matches is None or matches(topic)):
-                    found.append(Stored(after, topic, float(fields[b"a"]), Event.decode(fields[b"d"])))
+                    taken += len(document)
+                    found.append(Stored(after, topic, float(at), Event.decode(document)))
+            if rows:
+                self._size = max(256, size // len(rows))
             if len(rows) < wanted:
                 break
         return found
@@ -127,7 +146,7 @@ class RedisEventStore:
         while low < high:
             middle = (low + high) // 2 + 1
             rows = await self._call("XRANGE", self._prefix + "log", f"{middle}-0", "+", "COUNT", 1)
-            if rows and float(rows[0][1][b"a"]) < at:
+            if rows and float(rows[0][1][3]) < at:
                 low = max(middle, int(rows[0][0].partition(b"-")[0]))
             else:
                 high = middle - 1
@@ -142,39 +161,46 @@ class RedisEventStore:
         """See `EventStore.wait`."""
         self._wakeups.check_open()
         seen = self._wakeups.changes if changes is None else changes
-        if await self.last() > after:
-            return True
-        if self._listener is None or self._listener.done():
-            self._listener = asyncio.ensure_future(self._listen(after))
+        if changes is None or self._listener is None or self._listener.done():
+            # Else whoever appended since `changes` was read is heard of: the listener reads on from before that.
+            if await self.last() > after:
+                return True
+            if self._listener is None or self._listener.done():
+                self._listener = asyncio.ensure_future(self._listen(after))
         await self._wakeups.wait(timeout, seen)
         return await self.last() > after
 
     async def _listen(self, after: int) -> None:
         log, wake = self._prefix + "log", self._prefix + "wake"
         seen: dict[str, str] = {log: f"{after}-0", wake: "0-0"}
+        position, lost = after, False
         while not self._closed:
             try:
                 # One entry is news enough; whoever waits reads what it wants, whole documents need not come twice.
-                news = await self._call(
-                    "XREAD", "BLOCK", _BLOCK_MS, "COUNT", 1, "STREAMS", log, wake, seen[log], seen[wake]
+                news = await self._hear(
+                    b"XREAD", b"BLOCK", _BLOCK_MS, b"COUNT", 1, b"STREAMS", log, wake, seen[log], seen[wake]
                 )
                 for stream, entries in news or ():
                     seen[stream.decode()] = entries[-1][0].decode()
                 if news or len(self._wakeups):
-                    seen[log] = f"{await self.last()}-0"  # less than before where the log was lost
+                    last = await self.last()
+                    lost, position = last < position, last
+                    seen[log] = f"{last}-0"
             except EventStoreUnavailable as error:
                 _LOG.warning("event store: %s; listening again in %.1f s", error, _PAUSE)
                 await asyncio.sleep(_PAUSE)
                 self._wakeups.wake()
                 continue
-            if news:
+            changed = any(stream.decode() == wake for stream, _ in news or ())
+            if changed or lost or position > self._woken:  # else it was appended here, and everybody knows
+                self._woken = position
                 self._wakeups.wake()
 
     async def join(self, group: str, pattern: str, after: int | None) -> None:
         """See `EventStore.join`."""
         check_group(group, pattern, after)
         keys = self._keys("groups", f"g:{group}", "last", "epoch")
-        known = await self._run(scripts.JOIN, keys, [group, pattern, "" if after is None else after])
+        known = await self._run(_JOIN, keys, [group, pattern, "" if after is None else after])
         if known.decode() != pattern:
             raise EventError(f"group {group!r} reads {known.decode()!r}; expected the same pattern, got {pattern!r}")
 
@@ -194,7 +220,7 @@ class RedisEventStore:
                 f"{self._prefix}k:{group}:",
             ]
             try:
-                rows, hopeless, more = await self._run(scripts.CLAIM, keys, arguments, group)
+                rows, hopeless, more = await self._run(_CLAIM, keys, arguments, group)
                 claimed += [Claimed(_stored(row), row[1]) for row in rows]
                 for row in hopeless:
                     await self._kill(group, _stored(row), row[1], f"lease expired in delivery {row[1]}")
@@ -206,22 +232,22 @@ class RedisEventStore:
 
     async def next_due(self, group: str) -> float | None:
         """See `EventStore.next_due`."""
-        due = await self._run(scripts.NEXT_DUE, self._keys(f"g:{group}", f"t:{group}"), [self.skew], group)
+        due = await self._run(_NEXT_DUE, self._keys(f"g:{group}", f"t:{group}"), [self.skew], group)
         return float(due) if due else None
 
     async def ack(self, group: str, offset: int, fence: int) -> bool:
         """See `EventStore.ack`."""
-        return await self._settle(scripts.ACK, group, offset, fence)
+        return await self._settle(_ACK, group, offset, fence)
 
     async def nack(self, group: str, offset: int, fence: int, delay: float, max_deliveries: int) -> bool:
         """See `EventStore.nack`."""
         if fence >= max_deliveries:
             return await self.kill(group, offset, fence, f"not acknowledged in {fence} deliveries")
-        return await self._settle(scripts.NACK, group, offset, fence, delay)
+        return await self._settle(_NACK, group, offset, fence, delay)
 
     async def extend(self, group: str, offset: int, fence: int, lease: float) -> bool:
         """See `EventStore.extend`."""
-        return await self._settle(scripts.EXTEND, group, offset, fence, lease)
+        return await self._settle(_EXTEND, group, offset, fence, lease)
 
     async def kill(self, group: str, offset: int, fence: int, reason: str) -> bool:
         """See `EventStore.kill`."""
@@ -235,9 +261,9 @@ class RedisEventStore:
         keys = self._settling(group) + self._keys("log", "last") + [self._seen(letter)]
         prefix = f"{self._prefix}k:{group}:"
         arguments = [self.skew, stored.offset, fence, prefix, _REMEMBERED, topic, letter.encode()]
-        return bool(await self._run(scripts.KILL, keys, arguments, group))
+        return bool(await self._run(_KILL, keys, arguments, group))
 
-    async def _settle(self, script: str, group: str, offset: int, fence: int, *more: float) -> bool:
+    async def _settle(self, script: Script, group: str, offset: int, fence: int, *more: float) -> bool:
         arguments = [self.skew, offset, fence, f"{self._prefix}k:{group}:", *more]
         return bool(await self._run(script, self._settling(group), arguments, group))
 
@@ -263,7 +289,7 @@ class RedisEventStore:
     async def leave(self, group: str) -> bool:
         """See `EventStore.leave`."""
         keys = self._keys("groups", f"g:{group}", f"p:{group}", f"r:{group}", f"t:{group}")
-        there, epoch = await self._run(scripts.LEAVE, keys, [group])
+        there, epoch = await self._run(_LEAVE, keys, [group])
         cursor, match = b"0", f"{self._prefix}k:{group}:{epoch.decode()}:*"
         while there:
             cursor, found = await self._call("SCAN", cursor, "MATCH", match, "COUNT", 1000)
@@ -276,7 +302,7 @@ class RedisEventStore:
     async def trim(self, before: float) -> int:
         """See `EventStore.trim`."""
         removed = 0
-        while slice_ := int(await self._run(scripts.TRIM, self._keys("log", "groups"), [before, self._prefix])):
+        while slice_ := int(await self._run(_TRIM, self._keys("log", "groups"), [before, self._prefix])):
             removed += slice_
         return removed
 
@@ -289,8 +315,8 @@ class RedisEventStore:
         if self._listener is not None:
             self._listener.cancel()
             await asyncio.gather(self._listener, return_exceptions=True)
-        await self._idle.wait()
-        await self._redis.aclose()
+        await self._ear.close()
+        await self._link.close()
 
     def _keys(self, *names: str) -> list[str]:
         return [self._prefix + name for name in names]
@@ -299,58 +325,51 @@ class RedisEventStore:
         digest = hashlib.blake2b(f"{event.source}\0{event.id}".encode(), digest_size=16).hexdigest()
         return f"{self._prefix}u:{digest}"
 
-    async def _run(self, script: str, keys: list[str], arguments: list[Any], group: str = "") -> Any:
-        registered = self._scripts.get(script)
-        if registered is None:
-            registered = self._scripts[script] = self._redis.register_script(script)
-        return await self._guard(lambda: registered(keys=keys, args=arguments), group)
-
-    async def _call(self, *command: Any) -> Any:
-        execute: Any = self._redis.execute_command  # untyped there
-        return await self._guard(lambda: execute(*command), "")
-
-    async def _guard(self, work: Any, group: str) -> Any:
-        from redis.exceptions import ReadOnlyError, RedisError, ResponseError
-
-        if self._closed:
-            raise BusClosed("the event store is closed")
-        task = asyncio.current_task()
-        cancels = task.cancelling() if task is not None else 0
-        self._running += 1
-        self._idle.clear()
+    async def _run(self, script: Script, keys: list[str], arguments: list[Any], group: str = "") -> Any:
+        if self._checked is not self._link.address:
+            await self._check()
         try:
-            if not self._checked:
-                await self._check()
-            answer = await work()
-        except ResponseError as error:
-            if "NOGROUP" in str(error):
-                raise UnknownGroup(f"expected a group that was joined, got {group!r}") from None
-            if isinstance(error, ReadOnlyError):
-                # After a failover these connections lead to what is a replica now; new ones ask the name again.
-                await self._redis.connection_pool.disconnect(inuse_connections=False)
-            raise EventStoreUnavailable(f"redis: {error}") from error
-        except (RedisError, OSError) as error:
-            raise EventStoreUnavailable(f"redis: {error}") from error
-        finally:
-            self._running -= 1
-            if not self._running:
-                self._idle.set()
-        if task is not None and task.cancelling() > cancels:
-            # The client swallows a cancel that arrives in one turn of the loop with the answer.
-            raise asyncio.CancelledError
-        return answer
+            return await self._link.run(script, keys, arguments)
+        except Refusal as error:
+            raise self._refused(error, group) from error
+
+    async def _call(self, *command: Argument) -> Any:
+        if self._checked is not self._link.address:
+            await self._check()
+        try:
+            return await self._link.command(*command)
+        except Refusal as error:
+            raise self._refused(error, "") from error
+
+    async def _hear(self, *command: Argument) -> Any:
+        try:
+            return await self._ear.command(*command)
+        except Refusal as error:
+            raise self._refused(error, "") from error
+
+    def _refused(self, error: Refusal, group: str) -> EventError:
+        text = str(error)
+        if "NOGROUP" in text:
+            return UnknownGroup(f"expected a group that was joined, got {group!r}")
+        if "READONLY" in text:
+            self._link.leave()  # a replica since a failover; a new connection asks the name again
+            self._ear.leave()
+        return EventStoreUnavailable(f"redis: {text}")
 
     async def _check(self) -> None:
-        from redis.exceptions import ResponseError
-
+        """Look at the server's settings, once a server."""
+        if self._closed:
+            raise BusClosed("the event store is closed")
+        settings: dict[str, str] = {}
         try:
-            settings = {
-                name: (await self._redis.config_get(name)).get(name)
-                for name in ("maxmemory-policy", "appendonly", "appendfsync")
-            }
-        except ResponseError:
+            await self._link.command(b"GET", self._prefix + "last")  # in a cluster: to the node that has the events
+            for name in ("maxmemory-policy", "appendonly", "appendfsync"):
+                answer = await self._link.command(b"CONFIG", b"GET", name)
+                settings.update({answer[0].decode(): answer[1].decode()} if answer else {})
+        except Refusal as error:
+            if str(error).split()[0] in _NOT_NOW:
+                raise self._refused(error, "") from error
             _LOG.info("redis does not tell its configuration: maxmemory-policy has to be noeviction")
-            settings = {}
         policy = settings.get("maxmemory-policy", "noeviction")
         if policy != "noeviction":
             raise EventStoreUnavailable(
@@ -359,9 +378,9 @@ class RedisEventStore:
             )
         if settings.get("appendonly") == "no":
             self._durability = "memory"
-        elif settings.get("appendfsync") == "always":
-            self._durability = "fsync"
-        self._checked = True
+        else:
+            self._durability = "fsync" if settings.get("appendfsync") == "always" else "process"
+        self._checked = self._link.address
 
     def __repr__(self) -> str:
         return f"<RedisEventStore {self._prefix} [{'closed' if self._closed else 'open'}]>"
