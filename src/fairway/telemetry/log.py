@@ -7,22 +7,27 @@ from __future__ import annotations
 
 import logging
 import sys
+import threading
 from collections.abc import MutableMapping
-from typing import Any, TextIO, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, TextIO, cast
 
-# structlog's console renderer imports Rich, and with it Pygments, for tracebacks that are not wanted here: 5 MiB in
-# every process that logs. Hidden from this one import, Rich is there for whoever imports it later.
-_hidden = "rich" not in sys.modules
-if _hidden:
-    sys.modules["rich"] = None  # type: ignore[assignment]  # the documented way to make an import fail
-try:
-    import structlog
-finally:
-    if _hidden:
-        del sys.modules["rich"]
+if TYPE_CHECKING:
+    from types import ModuleType
 
 _SECRET_WORDS = ("token", "secret", "password", "passwd", "authorization", "cookie", "api_key", "apikey", "private_key")
 _MASK = "***"
+
+
+class _Settings(NamedTuple):
+    """What `configure` was told, until the first line is written."""
+
+    target: TextIO
+    as_json: bool
+    level: int
+
+
+_asked: _Settings | None = None
+_first = threading.RLock()  # whoever writes the first line; importing may make a library write one too
 
 
 def configure(*, stream: TextIO | None = None, json: bool | None = None, level: int = logging.INFO) -> None:
@@ -35,14 +40,55 @@ def configure(*, stream: TextIO | None = None, json: bool | None = None, level: 
     """
     target = stream if stream is not None else cast(TextIO, _CurrentStderr())
     as_json = not target.isatty() if json is None else json
-    processors: list[structlog.typing.Processor] = [
+    global _asked  # noqa: PLW0603  # one configuration a process
+    _asked = _Settings(target, as_json, level)
+    _join_libraries(level)
+
+
+def get(component: str, **values: Any) -> Any:
+    """Return a logger whose lines carry ``component`` and `values`; its methods are `debug` … `error`."""
+    with _first:
+        structlog = _load()
+        if _asked is None and not structlog.is_configured():
+            configure(json=True, level=logging.WARNING)
+        _apply(structlog)
+    return structlog.get_logger(component=component, **values)
+
+
+def _load() -> ModuleType:
+    """Import structlog: at the first line, for it takes longer than all else that a start without trouble does here.
+
+    Its console renderer imports Rich, and with it Pygments, for tracebacks that are not wanted here: 5 MiB in every
+    process that logs. Hidden from this one import, Rich is there for whoever imports it later.
+    """
+    known = sys.modules.get("structlog")
+    if known is not None:
+        return known
+    hidden = "rich" not in sys.modules
+    if hidden:
+        sys.modules["rich"] = None  # type: ignore[assignment]  # the documented way to make an import fail
+    try:
+        import structlog
+    finally:
+        if hidden:
+            del sys.modules["rich"]
+    return structlog
+
+
+def _apply(structlog: ModuleType) -> None:
+    """Give structlog what `configure` was told last, once."""
+    global _asked  # one configuration a process
+    if _asked is None:
+        return
+    asked, _asked = _asked, None
+    processors: list[Any] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
         mask_secrets,
         structlog.processors.EventRenamer("msg"),
     ]
-    if as_json:
+    if asked.as_json:
         processors += [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     else:
         processors.append(
@@ -55,18 +101,10 @@ def configure(*, stream: TextIO | None = None, json: bool | None = None, level: 
         )
     structlog.configure(
         processors=processors,
-        wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(target),
+        wrapper_class=structlog.make_filtering_bound_logger(asked.level),
+        logger_factory=structlog.PrintLoggerFactory(asked.target),
         cache_logger_on_first_use=False,
     )
-    _join_libraries(level)
-
-
-def get(component: str, **values: Any) -> Any:
-    """Return a logger whose lines carry ``component`` and `values`; its methods are `debug` … `error`."""
-    if not structlog.is_configured():
-        configure(json=True, level=logging.WARNING)
-    return structlog.get_logger(component=component, **values)
 
 
 class _CurrentStderr:

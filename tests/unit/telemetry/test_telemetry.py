@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import logging
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -176,3 +178,16 @@ def test_a_context_comes_back_and_has_children(sampled: bool) -> None:
     child = context.child()
     assert (child.trace_id, child.sampled) == (context.trace_id, sampled)
     assert child.span_id != context.span_id
+
+
+def test_structlog_is_imported_with_the_first_line_only() -> None:
+    script = """
+import sys
+from fairway.telemetry import log
+log.configure(stream=sys.stdout, json=True)
+assert "structlog" not in sys.modules
+log.get("x").info("first")
+assert "rich" not in sys.modules
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout)["msg"] == "first"
