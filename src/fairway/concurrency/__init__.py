@@ -1,6 +1,12 @@
-"""Go's concurrency for Python: channels, select, context and all that goes with them."""
+"""Go's concurrency for Python: channels, select, context and all that goes with them.
+
+The core is imported with the package, the rest on first use: a process that wants a channel pays for channels.
+"""
 
 from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from fairway.concurrency.afterfunc import after_func
 from fairway.concurrency.binding import Binding
@@ -37,28 +43,60 @@ from fairway.concurrency.errors import (
 )
 from fairway.concurrency.flow import Flow
 from fairway.concurrency.nil import nil
-from fairway.concurrency.notify import NotifyContext, SignalReceived, notify_context
-from fairway.concurrency.once import Once, once_func, once_value
 from fairway.concurrency.pipeline import batch, bridge, fan_in, fan_out, or_done, pipeline, tee
-from fairway.concurrency.pool import Result, WorkerPool, WorkerPoolStatistics
-from fairway.concurrency.ratelimit import (
-    BurstExceeded,
-    RateLimited,
-    RateLimiter,
-    RateLimiterStatistics,
-    Reservation,
-    WaitTooLong,
-    every,
-)
-from fairway.concurrency.runners import RemoteFailure, WorkerDied
 from fairway.concurrency.select import select
-from fairway.concurrency.semaphore import ReleaseWithoutAcquire, SemaphoreStatistics, WeightedSemaphore
 from fairway.concurrency.shared import SharedChan
-from fairway.concurrency.shutdown import Shutdown, ShutdownStatistics
-from fairway.concurrency.singleflight import SingleFlight, SingleFlightStatistics
 from fairway.concurrency.ticker import Ticker, Timer, after
 from fairway.concurrency.views import ChanStatistics, RecvChan, RecvView, SendChan
-from fairway.concurrency.waitgroup import WaitGroup, WaitGroupStatistics
+
+if TYPE_CHECKING:
+    from fairway.concurrency.notify import NotifyContext, SignalReceived, notify_context
+    from fairway.concurrency.once import Once, once_func, once_value
+    from fairway.concurrency.pool import Result, WorkerPool, WorkerPoolStatistics
+    from fairway.concurrency.ratelimit import (
+        BurstExceeded,
+        RateLimited,
+        RateLimiter,
+        RateLimiterStatistics,
+        Reservation,
+        WaitTooLong,
+        every,
+    )
+    from fairway.concurrency.runners import RemoteFailure, WorkerDied
+    from fairway.concurrency.semaphore import ReleaseWithoutAcquire, SemaphoreStatistics, WeightedSemaphore
+    from fairway.concurrency.shutdown import Shutdown, ShutdownStatistics
+    from fairway.concurrency.singleflight import SingleFlight, SingleFlightStatistics
+    from fairway.concurrency.waitgroup import WaitGroup, WaitGroupStatistics
+
+_WHERE = {
+    "BurstExceeded": "ratelimit",
+    "NotifyContext": "notify",
+    "Once": "once",
+    "RateLimited": "ratelimit",
+    "RateLimiter": "ratelimit",
+    "RateLimiterStatistics": "ratelimit",
+    "ReleaseWithoutAcquire": "semaphore",
+    "RemoteFailure": "runners",
+    "Reservation": "ratelimit",
+    "Result": "pool",
+    "SemaphoreStatistics": "semaphore",
+    "Shutdown": "shutdown",
+    "ShutdownStatistics": "shutdown",
+    "SignalReceived": "notify",
+    "SingleFlight": "singleflight",
+    "SingleFlightStatistics": "singleflight",
+    "WaitGroup": "waitgroup",
+    "WaitGroupStatistics": "waitgroup",
+    "WaitTooLong": "ratelimit",
+    "WeightedSemaphore": "semaphore",
+    "WorkerDied": "runners",
+    "WorkerPool": "pool",
+    "WorkerPoolStatistics": "pool",
+    "every": "ratelimit",
+    "notify_context": "notify",
+    "once_func": "once",
+    "once_value": "once",
+}
 
 __all__ = [
     "Binding",
@@ -139,3 +177,14 @@ __all__ = [
     "with_value",
     "without_cancel",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _WHERE:
+        found = globals()[name] = getattr(import_module(f"{__name__}.{_WHERE[name]}"), name)
+        return found
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
