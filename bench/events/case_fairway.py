@@ -1,4 +1,7 @@
-"""One case of Fairway: publish `count` events one by one to `subscribers`, each of which has to see every one."""
+"""One case of Fairway: publish `count` events to `subscribers`, each of which has to see every one.
+
+Every publisher awaits the acknowledgement of one event before it publishes its next.
+"""
 
 from __future__ import annotations
 
@@ -20,9 +23,13 @@ async def count_all(subscription: Subscription, wanted: int) -> int:
     return total
 
 
-async def main(url: str, subscribers: int, count: int) -> None:
-    ctx = background()
-    payload = "x" * 100
+async def publish(bus: EventBus, numbers: range) -> None:
+    ctx, payload = background(), "x" * 100
+    for n in numbers:
+        await bus.publish(ctx, Event("t", {"n": n, "text": payload}))
+
+
+async def main(url: str, subscribers: int, count: int, publishers: int) -> None:
     async with EventBus(url) as bus:
         subscriptions = [
             await bus.open_subscription("t", policy="block", buffer=1024, after=None, since=None)
@@ -30,8 +37,9 @@ async def main(url: str, subscribers: int, count: int) -> None:
         ]
         reading = [asyncio.ensure_future(count_all(one, count)) for one in subscriptions]
         began, cpu = time.perf_counter(), time.process_time()
-        for n in range(count):
-            await bus.publish(ctx, Event("t", {"n": n, "text": payload}))
+        async with asyncio.TaskGroup() as group:
+            for first in range(publishers):
+                group.create_task(publish(bus, range(first, count, publishers)))
         published = time.perf_counter() - began
         totals = await asyncio.gather(*reading)
         elapsed, cpu = time.perf_counter() - began, time.process_time() - cpu
@@ -45,4 +53,4 @@ async def main(url: str, subscribers: int, count: int) -> None:
 if __name__ == "__main__":
     import uvloop
 
-    uvloop.run(main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3])))
+    uvloop.run(main(sys.argv[1], *map(int, sys.argv[2:5])))

@@ -11,7 +11,7 @@ import time
 from faststream.redis import RedisBroker, StreamSub
 
 
-async def main(url: str, subscribers: int, count: int) -> None:
+async def main(url: str, subscribers: int, count: int, publishers: int) -> None:
     broker = RedisBroker(url, logger=None, log_level=logging.CRITICAL)
     totals, seen = [0] * subscribers, [0] * subscribers
     done = [asyncio.Event() for _ in range(subscribers)]
@@ -25,14 +25,19 @@ async def main(url: str, subscribers: int, count: int) -> None:
             if seen[index] == count:
                 done[index].set()
 
+    async def publish(numbers: range) -> None:
+        for n in numbers:
+            await broker.publish({"n": n, "text": payload}, stream="t")
+
     for index in range(subscribers):
         subscribe(index)
     async with broker:
         await broker.start()
 
         began, cpu = time.perf_counter(), time.process_time()
-        for n in range(count):
-            await broker.publish({"n": n, "text": payload}, stream="t")
+        async with asyncio.TaskGroup() as group:
+            for first in range(publishers):
+                group.create_task(publish(range(first, count, publishers)))
         published = time.perf_counter() - began
         ok = True
         try:
@@ -47,4 +52,4 @@ async def main(url: str, subscribers: int, count: int) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3])))
+    asyncio.run(main(sys.argv[1], *map(int, sys.argv[2:5])))

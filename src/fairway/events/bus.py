@@ -258,7 +258,10 @@ class EventBus:
                 async with self._ctx.bind():
                     changes = self.store.changes
                     batch = await self.store.read(self._cursor, _BATCH)
-                    if not batch:
+                    if batch:
+                        self._hand_over(batch)
+                        await asyncio.sleep(0)  # readers take what was handed over before the next batch comes
+                    if len(batch) < _BATCH:
                         await self._wait_for_news(changes)
             except EventStoreUnavailable as error:
                 await self._back_off(error, next(pause))
@@ -272,9 +275,6 @@ class EventBus:
                 await self._back_off(error, next(pause))
                 continue
             pause = _pauses()
-            if batch:
-                self._hand_over(batch)
-                await asyncio.sleep(0)  # readers take what was handed over before the next batch comes
 
     async def _wait_for_news(self, changes: int) -> None:
         if await self.store.wait(self._cursor, 2.0, changes) or await self.store.last() >= self._cursor:

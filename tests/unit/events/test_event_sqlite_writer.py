@@ -94,3 +94,51 @@ async def test_pending_rows_of_the_release_before_keep_their_order(tmp_path) -> 
         assert await store.ack("g", offset, 1)
         assert [item.stored.offset for item in await store.claim("g", 10, 30.0, 5)] == [offset + 1] * (offset < 3)
     await store.close()
+
+
+async def test_appends_of_one_moment_are_one_statement_and_a_duplicate_among_them_is_stored_once(store) -> None:
+    events = [Event("t", "é\x00\u2028" if n == 3 else b"\xff" if n == 4 else n, id=f"i{n % 7}") for n in range(9)]
+    blocked = asyncio.ensure_future(store.last())  # the thread is busy meanwhile, or not: the outcome is the same
+    answers = await asyncio.gather(*(store.append([("a", event)]) for event in events))
+    await blocked
+    assert [offset for [offset] in answers] == [1, 2, 3, 4, 5, 6, 7, 1, 2]
+    assert [item.event for item in await store.read(0, 100)] == events[:7]
+    more = await asyncio.gather(
+        *(
+            store.append([("a", Event("t", n, id=f"i{n}")), ("b", event)])
+            for n in (6, 7, 8)
+            for event in (Event("u", n, id=f"u{n}"),)
+        )
+    )
+    assert more == [[7, 8], [9, 10], [11, 12]]
+    assert await store.last() == 12
+
+
+async def test_of_what_goes_together_one_that_fails_fails_alone(store) -> None:
+    calls: list[list[int]] = []
+
+    def work(numbers: list[int]) -> list[int]:
+        calls.append(numbers)
+        return [60 // number for number in numbers]
+
+    writer = store._writer
+    release = asyncio.get_running_loop().create_future()
+    entered = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def hold() -> None:
+        loop.call_soon_threadsafe(entered.set)
+        asyncio.run_coroutine_threadsafe(asyncio.wait_for(asyncio.shield(release), 5), loop).result()
+
+    holding = asyncio.ensure_future(writer.run(hold, writes=False))
+    await entered.wait()  # what follows waits in the queue, and goes together
+    running = [asyncio.ensure_future(writer.run_together(work, number)) for number in (1, 0, 2)]
+    for _ in range(3):
+        await asyncio.sleep(0)
+    release.set_result(None)
+    results = await asyncio.gather(*running, return_exceptions=True)
+    await holding
+    assert results[0] == 60
+    assert isinstance(results[1], EventStoreUnavailable)
+    assert results[2] == 30
+    assert calls[0] == [1, 0, 2]

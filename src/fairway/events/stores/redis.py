@@ -134,7 +134,9 @@ class RedisEventStore:
 
     async def last(self) -> int:
         """See `EventStore.last`."""
-        return int(await self._call("GET", self._prefix + "last") or 0)
+        last = int(await self._call(b"GET", self._prefix + "last") or 0)
+        self._woken = min(self._woken, last)  # the log may have been lost
+        return last
 
     async def offset_before(self, at: float) -> int:
         """See `EventStore.offset_before`: a binary search over the stream."""
@@ -162,11 +164,13 @@ class RedisEventStore:
         self._wakeups.check_open()
         seen = self._wakeups.changes if changes is None else changes
         if changes is None or self._listener is None or self._listener.done():
-            # Else whoever appended since `changes` was read is heard of: the listener reads on from before that.
             if await self.last() > after:
                 return True
             if self._listener is None or self._listener.done():
                 self._listener = asyncio.ensure_future(self._listen(after))
+        elif self._woken > after:
+            return True
+        # Whoever appended since `changes` was read is heard of: the listener reads on from before that.
         await self._wakeups.wait(timeout, seen)
         return await self.last() > after
 

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from msgspec.json import encode
+
 from fairway.clock import SYSTEM_CLOCK, Clock
 from fairway.events.errors import EventError, PayloadTooLarge, UnknownGroup
 from fairway.events.event import Event
@@ -23,6 +25,9 @@ from fairway.events.stores.wakeups import Wakeups
 from fairway.events.topic import check_group, check_topic, matcher
 
 MAX_EVENT = 1024 * 1024  # bytes of one event in JSON
+_TOGETHER = 64 * 1024  # bytes of documents in one call up to which it is inserted with others
+_TAIL = 256  # newest events that are kept in memory for subscribers
+_TAIL_EVENT = 16 * 1024  # bytes of the largest of them
 _TAKE = 1024  # events looked at in one step of a claim
 _ROUNDS = 4  # steps in one transaction
 _LOOK = 4096  # events that one step of a read by pattern looks at
@@ -68,6 +73,19 @@ ORDER BY p.offset LIMIT ?
 """
 
 
+# Many events in one statement, in the order of the array.
+_KNOWN = """
+SELECT e.source, e.id, e.offset
+FROM json_each(?) AS told JOIN event e ON e.source = told.value ->> 0 AND e.id = told.value ->> 1
+"""
+_INSERT = """
+INSERT INTO event (topic, at, source, id, key, document)
+SELECT value ->> 0, ?1, value ->> 1, value ->> 2, value ->> 3, CAST(value ->> 4 AS BLOB) FROM json_each(?2) ORDER BY key
+"""
+_Kept = tuple[int, str, float, bytes]  # offset, topic, when it was appended, document
+_Row = tuple[str, str, str, str | None, bytes]  # topic, source, id, partition key, document
+
+
 class SqliteEventStore:
     """See `EventStore`; one event loop, one process.
 
@@ -86,8 +104,10 @@ class SqliteEventStore:
         self._clock = clock
         self._wakeups = Wakeups()
         self._closed = False
-        self._last = 0  # newest committed offset
-        self._writer = Writer(path, _SCHEMA, rollback=lambda: None)
+        self._last = 0  # newest committed offset that is known
+        self._tail: list[_Kept] = []  # the newest events of this store's own, without a gap: what subscribers read next
+        self._new: list[_Kept] = []  # those of the transaction under way; the thread's
+        self._writer = Writer(path, _SCHEMA, ended=self._ended)
         self._db = self._writer.connection
 
     @classmethod
@@ -100,7 +120,7 @@ class SqliteEventStore:
 
     async def append(self, records: Sequence[tuple[str, Event]]) -> list[int]:
         """See `EventStore.append`. Raises `PayloadTooLarge` over 1 MiB an event."""
-        rows = []
+        rows: list[_Row] = []
         for topic, event in records:
             check_topic(topic)
             document = event.encode()
@@ -109,17 +129,48 @@ class SqliteEventStore:
                     f"event {event.type!r} ({event.id}): expected at most {MAX_EVENT} bytes, got {len(document)}"
                 )
             rows.append((topic, event.source, event.id, event.partition_key, document))
-        return await self._writer.run(lambda: self._append(rows), done=self._appended)
+        if sum(len(row[4]) for row in rows) > _TOGETHER:
+            return await self._writer.run(lambda: self._append(rows), done=self._appended)
+        return await self._writer.run_together(self._append_all, rows, done=self._appended)
 
-    def _appended(self, offsets: list[int]) -> None:
-        self._last = max(self._last, *offsets, 0)
+    def _ended(self, committed: bool) -> None:
+        new, self._new = self._new, []
+        if not committed or not new:
+            return
+        small = all(len(one[3]) <= _TAIL_EVENT for one in new)
+        follows = self._tail and new[0][0] == self._tail[-1][0] + 1 and new[-1][0] - new[0][0] == len(new) - 1
+        self._tail = [*(self._tail if follows else ()), *new][-_TAIL:] if small else []
+        self._last = new[-1][0]
+
+    def _appended(self, _: list[int]) -> None:
         self._wakeups.wake()
 
     def _settled(self, moved: bool) -> None:
         if moved:
             self._wakeups.wake()
 
-    def _append(self, rows: Sequence[tuple[str, str, str, str | None, bytes]]) -> list[int]:
+    def _append_all(self, calls: list[list[_Row]]) -> list[list[int]]:
+        """Append what several calls ask for: one statement looks for known events, one inserts the others."""
+        if len(calls) == 1 and len(calls[0]) == 1:
+            return [self._append(calls[0])]
+        rows = [row for call in calls for row in call]
+        offsets: dict[tuple[str, str], int] = {}
+        for source, name, offset in self._db.execute(_KNOWN, (encode([(row[1], row[2]) for row in rows]),)):
+            offsets[source, name] = offset
+        fresh: dict[tuple[str, str], _Row] = {}
+        for row in rows:
+            if (row[1], row[2]) not in offsets:
+                fresh.setdefault((row[1], row[2]), row)
+        if fresh:
+            at = self._clock.time()
+            self._db.execute(_INSERT, (at, encode([(*head, body.decode()) for *head, body in fresh.values()])))
+            first = self._db.last_insert_rowid() - len(fresh) + 1
+            for offset, (identity, row) in enumerate(fresh.items(), first):
+                offsets[identity] = offset
+                self._new.append((offset, row[0], at, row[4]))
+        return [[offsets[row[1], row[2]] for row in call] for call in calls]
+
+    def _append(self, rows: Sequence[_Row]) -> list[int]:
         at = self._clock.time()
         offsets = []
         for topic, source, name, key, document in rows:
@@ -129,6 +180,7 @@ class SqliteEventStore:
                 sql = "INSERT INTO event (topic, at, source, id, key, document) VALUES (?, ?, ?, ?, ?, ?)"
                 self._db.execute(sql, (topic, at, source, name, key, document))
                 known = self._db.last_insert_rowid()
+                self._new.append((known, topic, at, document))
             offsets.append(known)
         return offsets
 
@@ -136,7 +188,12 @@ class SqliteEventStore:
         """See `EventStore.read`. Looks at a slice of the log at a time: writers go between two slices."""
         matches = None if pattern is None else matcher(pattern)
         after = _within_log(after)
-        rows: list[tuple[int, str, float, bytes]] = []
+        rows: list[_Kept] = []
+        tail = self._tail
+        if matches is None and tail and tail[0][0] <= after + 1 <= tail[-1][0]:
+            start = after + 1 - tail[0][0]
+            rows = tail[start : start + limit]
+            limit = 0
         size, more = 0, True
         while more and len(rows) < limit and size < _READ_BYTES:
             room = limit - len(rows)
@@ -145,10 +202,8 @@ class SqliteEventStore:
             size += sum(len(row[3]) for row in found)
         return [Stored(offset, topic, at, Event.decode(document)) for offset, topic, at, document in rows]
 
-    def _slice(
-        self, after: int, room: int, matches: Callable[[str], bool] | None
-    ) -> tuple[list[tuple[int, str, float, bytes]], int, bool]:
-        found: list[tuple[int, str, float, bytes]] = []
+    def _slice(self, after: int, room: int, matches: Callable[[str], bool] | None) -> tuple[list[_Kept], int, bool]:
+        found: list[_Kept] = []
         size, seen = 0, 0
         if matches is None:
             sql = "SELECT offset, topic, at, document FROM event WHERE offset > ? ORDER BY offset LIMIT ?"
@@ -199,10 +254,10 @@ class SqliteEventStore:
         """See `EventStore.wait`."""
         self._wakeups.check_open()
         seen = self._wakeups.changes if changes is None else changes
-        if self._last > after or await self.last() > after:
+        if self._last > after or (changes is None and await self.last() > after):
             return True
         await self._wakeups.wait(timeout, seen)
-        return await self.last() > after
+        return self._last > after or await self.last() > after
 
     async def join(self, group: str, pattern: str, after: int | None) -> None:
         """See `EventStore.join`."""
@@ -369,7 +424,7 @@ class SqliteEventStore:
             self._db.execute(sql, (before, needed, needed, _SLICE))
             return self._db.changes()
 
-        removed = 0
+        removed, self._tail = 0, []
         while slice_ := await self._writer.run(work):
             removed += slice_
         return removed

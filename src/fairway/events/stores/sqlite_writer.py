@@ -1,10 +1,12 @@
 """One thread that owns one SQLite connection and commits many callers' work at once.
 
 Operations queue up while the previous commit waits for the disk; then all of them go into one transaction, and their
-callers wake together after it. No timer: alone, an operation commits at once. An operation that raises an
-`EventError` has written nothing and fails alone. Any other error of one operation (a number that SQLite cannot hold, a
-bug) rolls the transaction back, fails that operation, and carries the others out again; an error that none of them
-caused (disk full, locked, corrupt) fails all. Nothing ends the thread.
+callers wake together after it. No timer: alone, an operation commits at once. What `run_together` was given becomes a
+single call in each transaction, so that its SQL costs once what it would cost each: with every step of a statement the
+thread gives the interpreter's lock away and has to wait for it. An operation that raises an `EventError` has written
+nothing and fails alone. Any other error of one operation (a number that SQLite cannot hold, a bug) rolls the
+transaction back, fails that operation, and carries the others out again; an error that none of them caused (disk full,
+locked, corrupt) fails all. Nothing ends the thread.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from fairway.errors import FairwayError
 from fairway.events.errors import BusClosed, EventStoreUnavailable
 
 T = TypeVar("T")
+A = TypeVar("A")
 _LOG = logging.getLogger("fairway.events")
 _GROUP = 256  # operations in one transaction
 _OLDEST = (3, 51, 3)  # carries the fix of the WAL reset
@@ -34,7 +37,7 @@ _SHARED = (
 
 
 class _Operation:
-    __slots__ = ("done", "error", "future", "result", "work", "writes")
+    __slots__ = ("argument", "done", "error", "future", "result", "together", "work", "writes")
 
     def __init__(
         self,
@@ -47,6 +50,8 @@ class _Operation:
         self.writes = writes
         self.future = future
         self.done = done
+        self.together: Callable[[list[Any]], list[Any]] | None = None
+        self.argument: Any = None
         self.result: Any = None
         self.error: BaseException | None = None
 
@@ -57,17 +62,17 @@ class Writer:
     Args:
         path: Database file, created 0600; its folder has to exist.
         schema: Statements that create what is missing.
-        rollback: Called on the thread after a rollback, to drop what was kept in memory.
+        ended: Called on the thread after each transaction with whether it was committed, before its callers hear.
     """
 
-    def __init__(self, path: Path, schema: str, rollback: Callable[[], None]) -> None:
+    def __init__(self, path: Path, schema: str, ended: Callable[[bool], None]) -> None:
         if tuple(int(part) for part in apsw.sqlite_lib_version().split(".")) < _OLDEST:
             raise EventStoreUnavailable(
                 f"expected SQLite {'.'.join(map(str, _OLDEST))} or newer, got {apsw.sqlite_lib_version()}",
                 hint="pip install --upgrade apsw",
             )
         self._path = path
-        self._rollback = rollback
+        self._ended = ended
         self._queue: SimpleQueue[_Operation | None] = SimpleQueue()
         self._closed = False
         try:
@@ -101,6 +106,22 @@ class Writer:
         self._queue.put(_Operation(work, writes, future, done))
         return await future
 
+    async def run_together(
+        self, work: Callable[[list[A]], list[T]], argument: A, *, done: Callable[[T], None] | None = None
+    ) -> T:
+        """Run `work` with the arguments of all that ask for it at the same time; return its result for this one.
+
+        `work` goes before all else in its transaction. An error of it that is no shared one fails none but the argument
+        that causes it: `work` is then run with each alone. Raises as `run` does.
+        """
+        if self._closed:
+            raise BusClosed("the event store is closed")
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        operation = _Operation(lambda: work([argument])[0], True, future, done)
+        operation.together, operation.argument = work, argument
+        self._queue.put(operation)
+        return await future
+
     async def close(self) -> None:
         """Finish what is queued, close the connection, end the thread."""
         if not self._closed:
@@ -121,16 +142,22 @@ class Writer:
                 if len(group) >= _GROUP or self._queue.empty():
                     break
                 operation = self._queue.get()
-            if group:
-                self._carry_out(group)
+            # Those that only read see what is committed, and need not wait for the disk.
+            for part in ([one for one in group if not one.writes], [one for one in group if one.writes]):
+                if part:
+                    self._carry_out(part)
         self.connection.close()
 
     def _carry_out(self, group: list[_Operation]) -> None:
         waiting = list(group)
+        together = True
         while waiting:
             try:
-                self._transact(waiting)
+                self._transact(waiting, together)
                 break
+            except _Together:
+                self._undo()
+                together = False
             except _Faulty as fault:
                 self._undo()
                 fault.operation.error = fault.error
@@ -149,8 +176,9 @@ class Writer:
             except RuntimeError:
                 _LOG.info("%s: the loop of %d callers has ended", self._path.name, len(operations))
 
-    def _transact(self, group: list[_Operation]) -> None:
-        for operation in group:
+    def _transact(self, group: list[_Operation], together: bool) -> None:
+        alone = self._join(group) if together else group
+        for operation in alone:
             operation.error = None
             if operation.writes and not self.connection.in_transaction:
                 self.connection.execute("BEGIN IMMEDIATE")
@@ -164,6 +192,27 @@ class Writer:
                 raise _Faulty(operation, self._refused(error)) from error
         if self.connection.in_transaction:
             self.connection.execute("COMMIT")
+            self._ended(True)
+
+    def _join(self, group: list[_Operation]) -> list[_Operation]:
+        """Carry out what goes together; return the rest."""
+        kinds: dict[Callable[[list[Any]], list[Any]], list[_Operation]] = {}
+        for operation in group:
+            if operation.together is not None:
+                kinds.setdefault(operation.together, []).append(operation)
+        if not kinds:
+            return group
+        self.connection.execute("BEGIN IMMEDIATE")
+        for work, operations in kinds.items():
+            try:
+                results = work([operation.argument for operation in operations])
+            except _SHARED:
+                raise
+            except Exception as error:
+                raise _Together from error
+            for operation, result in zip(operations, results, strict=True):
+                operation.error, operation.result = None, result
+        return [operation for operation in group if operation.together is None]
 
     def _undo(self) -> None:
         try:
@@ -171,12 +220,16 @@ class Writer:
                 self.connection.execute("ROLLBACK")
         except apsw.Error as error:  # SQLite has rolled back by itself
             _LOG.warning("%s: %s", self._path.name, error)
-        self._rollback()
+        self._ended(False)
 
     def _refused(self, error: Exception) -> EventStoreUnavailable:
         refused = EventStoreUnavailable(f"{self._path.name}: {type(error).__name__}: {error}")
         refused.__cause__ = error
         return refused
+
+
+class _Together(Exception):
+    """What was to go together failed for one of them."""
 
 
 class _Faulty(Exception):
