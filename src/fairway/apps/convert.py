@@ -12,20 +12,9 @@ from msgspec import NODEFAULT, inspect
 from fairway.apps import values
 from fairway.apps.document import Mapping, Node, Scalar, Sequence
 from fairway.apps.form import EntryForm
-from fairway.apps.problem import Mark, nearest, shown, suggestion
+from fairway.apps.problem import Complaint, Mark, nearest, shown, suggestion
 
 _MAX_ITEMS = 500
-
-
-@dataclass(frozen=True, slots=True)
-class Complaint:
-    """A problem without its file."""
-
-    mark: Mark | None
-    field: str
-    message: str
-    hint: str = ""
-    code: str = "registry.invalid"
 
 
 @dataclass(slots=True)

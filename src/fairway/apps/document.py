@@ -16,25 +16,13 @@ from typing import Any
 
 import yaml
 
-from fairway.apps.problem import Mark, shown
+from fairway.apps.problem import MAX_BYTES, DocumentError, Mark, shown
 
-MAX_BYTES = 256 * 1024
 MAX_DEPTH = 24
 MAX_NODES = 10_000
 MAX_ALIASES = 50
 _CORE = "tag:yaml.org,2002:"
 _CORE_TAGS = {f"{_CORE}{name}" for name in ("str", "int", "float", "bool", "null", "seq", "map")}
-
-
-class DocumentError(Exception):
-    """The file is no document that Fairway reads. `code` and `mark` say which rule and where."""
-
-    def __init__(self, message: str, mark: Mark | None, code: str = "registry.yaml", hint: str = "") -> None:
-        super().__init__(message)
-        self.message = message
-        self.mark = mark
-        self.code = code
-        self.hint = hint
 
 
 @dataclass(slots=True)

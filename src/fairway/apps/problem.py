@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import ClassVar, NamedTuple
@@ -10,6 +9,9 @@ from typing import ClassVar, NamedTuple
 import msgspec
 
 from fairway.errors import FairwayError
+
+MAX_BYTES = 256 * 1024
+"""Largest registry file."""
 
 
 class Mark(NamedTuple):
@@ -53,6 +55,27 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
         return self.render()
 
 
+class Complaint(msgspec.Struct, frozen=True):
+    """A problem without its file."""
+
+    mark: Mark | None
+    field: str
+    message: str
+    hint: str = ""
+    code: str = "registry.invalid"
+
+
+class DocumentError(Exception):
+    """The file is no document that Fairway reads. `code` and `mark` say which rule and where."""
+
+    def __init__(self, message: str, mark: Mark | None, code: str = "registry.yaml", hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.mark = mark
+        self.code = code
+        self.hint = hint
+
+
 class RegistryError(FairwayError):
     """The registry as a whole cannot be read or written."""
 
@@ -62,6 +85,8 @@ class RegistryError(FairwayError):
 
 def suggestion(word: str, valid: Iterable[str]) -> str:
     """Return ``Did you mean `X`?`` for the most similar valid word, or an empty string where none is similar."""
+    import difflib
+
     close = difflib.get_close_matches(word[:60].lower(), sorted(valid), n=1, cutoff=0.6)
     return f"Did you mean `{close[0]}`?" if close else ""
 

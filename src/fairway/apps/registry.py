@@ -1,7 +1,8 @@
 """The registry folder: every file read, checked, filled with defaults, and checked against the others.
 
 A file with a problem leaves out its own app and no other. Named steps over one value a file (`_Draft`): read → parse →
-convert → resolve paths; then across files: names, domains, ports, dependencies.
+convert → resolve paths; then across files: names, domains, ports, dependencies. Parse and convert depend on the bytes
+of a file alone: what they gave can be remembered (`fairway.apps.memory`). The rest is looked at every time.
 """
 
 from __future__ import annotations
@@ -11,15 +12,11 @@ import stat
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-import msgspec
-
-from fairway.apps import document
-from fairway.apps.convert import Complaint, convert
+from fairway.apps.memory import Entry, Known, Memory
 from fairway.apps.places import PlaceError, Places
-from fairway.apps.problem import Mark, Problem, RegistryError, nearest
-from fairway.apps.spec import AppSpec, CanarySpec, DeploySpec, DoorSpec, Endpoint, HealthSpec, LimitSpec
+from fairway.apps.problem import MAX_BYTES, Complaint, DocumentError, Mark, Problem, RegistryError, nearest
+from fairway.apps.spec import AppSpec
 
 MAX_FILES = 1000
 SUFFIXES = (".yaml", ".yml")
@@ -78,7 +75,11 @@ class _Draft:
 
 
 def load(
-    folder: Path, *, check_condition: CheckCondition | None = None, trusted: tuple[Path, ...] | None = None
+    folder: Path,
+    *,
+    check_condition: CheckCondition | None = None,
+    trusted: tuple[Path, ...] | None = None,
+    memory: Memory | None = None,
 ) -> Registry:
     """Read a registry folder (``*.yaml`` and ``*.yml``, not hidden, not below).
 
@@ -86,13 +87,16 @@ def load(
         folder: The folder.
         check_condition: Checks one health condition; None leaves that to whoever runs the checks.
         trusted: Folders outside of the repository that entries may name; None reads the user's own list.
+        memory: What files said when they were read last, by their content; None reads every file anew.
 
     Raises:
         RegistryError: The folder itself is missing or cannot be read, or holds too many files.
     """
     folder = Path(os.path.abspath(folder))
     places = Places(folder, trusted)
-    drafts = [_draft(path, places, check_condition) for path in _files(folder)]
+    memory = memory or Memory(None)
+    drafts = [_draft(path, places, check_condition, memory) for path in _files(folder)]
+    memory.save()
     _check_unique_names(drafts)
     _check_unique_routes(drafts)
     _check_dependencies(drafts)
@@ -110,7 +114,7 @@ def load_file(
 ) -> tuple[AppSpec | None, list[Problem]]:
     """Read one registry file by itself, without looking at the others."""
     path = Path(os.path.abspath(path))
-    draft = _draft(path, Places(path.parent, trusted), check_condition)
+    draft = _draft(path, Places(path.parent, trusted), check_condition, Memory(None))
     return (draft.app if not draft.problems else None), draft.problems
 
 
@@ -127,98 +131,87 @@ def _files(folder: Path) -> list[Path]:
     return [folder / name for name in names]
 
 
-def _draft(path: Path, places: Places, check_condition: CheckCondition | None) -> _Draft:
+def _draft(path: Path, places: Places, check_condition: CheckCondition | None, memory: Memory) -> _Draft:
     draft = _Draft(path)
     try:
-        node = document.parse(_read(path, places))
-    except document.DocumentError as error:
+        content = _read(path, places)
+        known = memory.recall(content)
+        if known is None:
+            known = _understand(draft, content)
+            if known is not None:
+                memory.keep(content, known)
+    except DocumentError as error:
         draft.complain(Complaint(error.mark, "", error.message, error.hint, error.code))
         return draft
-    converted = convert(node)
+    if known is not None:
+        draft.name, draft.marks = known.entry.name, known.marks
+        draft.app = _resolve(draft, known.entry, places)
+        _check_conditions(draft, known.entry, check_condition)
+    return draft
+
+
+def _understand(draft: _Draft, content: bytes) -> Known | None:
+    """Parse and convert a file; None with complaints where it says what cannot be. Raises `DocumentError`."""
+    from fairway.apps import document
+    from fairway.apps.convert import convert
+
+    converted = convert(document.parse(content))
     draft.marks = converted.marks
     draft.name = converted.fields.get("name")
     for complaint in converted.complaints:
         draft.complain(complaint)
-    if not converted.complaints:
-        draft.app = _resolve(draft, converted.fields, places)
-        _check_conditions(draft, converted.fields, check_condition)
-    return draft
+    return None if converted.complaints else Known(Entry.of(converted.fields), converted.marks)
 
 
 def _read(path: Path, places: Places) -> bytes:
     """Read a file, bounded; a link out of the tree, a folder, a device or a FIFO is refused."""
     real = Path(os.path.realpath(path))
     if path.is_symlink() and not real.is_relative_to(places.root):
-        raise document.DocumentError("expected a file, got a link out of the repository", None, "registry.outside_tree")
+        raise DocumentError("expected a file, got a link out of the repository", None, "registry.outside_tree")
     try:
         fd = os.open(real, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         with open(fd, "rb") as file:
             information = os.fstat(fd)
             if not stat.S_ISREG(information.st_mode):
-                raise document.DocumentError("expected a regular file, got something else", None, "registry.unreadable")
-            if information.st_size > document.MAX_BYTES:
-                raise document.DocumentError(
-                    f"expected at most {document.MAX_BYTES >> 10} KiB, got {information.st_size >> 10} KiB",
+                raise DocumentError("expected a regular file, got something else", None, "registry.unreadable")
+            if information.st_size > MAX_BYTES:
+                raise DocumentError(
+                    f"expected at most {MAX_BYTES >> 10} KiB, got {information.st_size >> 10} KiB",
                     None, "registry.size",
                 )  # fmt: skip
-            return file.read(document.MAX_BYTES + 1)
+            return file.read(MAX_BYTES + 1)
     except OSError as error:
-        raise document.DocumentError(
-            f"expected a readable file, got: {error.strerror}", None, "registry.unreadable"
-        ) from error
+        raise DocumentError(f"expected a readable file, got: {error.strerror}", None, "registry.unreadable") from error
 
 
-def _resolve(draft: _Draft, fields: dict[str, Any], places: Places) -> AppSpec | None:
-    def place(name: str, read: Callable[[str], Path]) -> Path | None:
-        if fields[name] is None:
+def _resolve(draft: _Draft, entry: Entry, places: Places) -> AppSpec | None:
+    def place(name: str, text: str | None, read: Callable[[str], Path]) -> Path | None:
+        if text is None:
             return None
         try:
-            return read(fields[name])
+            return read(text)
         except PlaceError as error:
             draft.complain(Complaint(draft.mark(name), name, str(error), error.hint, error.code))
             return None
 
-    if fields["source"] is None and fields["compose_file"] is None:
+    if entry.source is None and entry.compose_file is None:
         draft.complain(
             Complaint(None, "", "expected `source` or `compose_file`, found neither",
                       "Name the app's folder: `source: ../../apps/NAME`.", "registry.missing_field")
         )  # fmt: skip
         return None
-    source = place("source", places.source)
-    compose_file = place("compose_file", places.file)
-    env_file = place("env_file", places.file)
-    if fields["runtime"] == "compose" and compose_file is None and source is None and not draft.problems:
+    source = place("source", entry.source, places.source)
+    compose_file = place("compose_file", entry.compose_file, places.file)
+    env_file = place("env_file", entry.env_file, places.file)
+    if entry.runtime == "compose" and compose_file is None and source is None and not draft.problems:
         return None
-    return AppSpec(
-        name=fields["name"],
-        file=draft.file,
-        source=source,
-        compose_file=compose_file,
-        env_file=env_file,
-        runtime=fields["runtime"],
-        backend=Endpoint(**fields["backend"]),
-        frontend=Endpoint(**fields["frontend"]) if fields["frontend"] else None,
-        grpc=Endpoint(**fields["grpc"]) if fields["grpc"] else None,
-        health=HealthSpec(**fields["health"]),
-        deploy=_deploy(fields["deploy"]),
-        limits=LimitSpec(**fields["limits"]),
-        door=DoorSpec(**fields["door"]),
-        **{name: fields[name] for name in _PLAIN},
-    )
+    return entry.spec(draft.file, source, compose_file, env_file)
 
 
-_PLAIN = ("command", "build", "processes", "env", "secrets", "replicas", "depends_on")
-
-
-def _deploy(fields: dict[str, Any]) -> DeploySpec:
-    canary = CanarySpec(**fields["canary"]) if fields["canary"] else None
-    return msgspec.structs.replace(DeploySpec(**{**fields, "canary": None}), canary=canary)
-
-
-def _check_conditions(draft: _Draft, fields: dict[str, Any], check: CheckCondition | None) -> None:
+def _check_conditions(draft: _Draft, entry: Entry, check: CheckCondition | None) -> None:
     if check is None:
         return
-    for at, expression in enumerate(fields["health"]["conditions"]):
+    for at, expression in enumerate(entry.health.conditions):
         wrong = check(expression)
         if wrong:
             path = f"health.conditions[{at}]"

@@ -248,9 +248,11 @@ class Platform:
         return [i for app in self._apps.values() for i in app.instances]
 
     async def _load(self) -> dict[str, AppSpec]:
+        from fairway.apps.memory import Memory
         from fairway.apps.registry import load
 
-        registry = await asyncio.to_thread(load, self._registry)
+        memory = Memory(self._host.layout.cache / "registry.json")
+        registry = await asyncio.to_thread(load, self._registry, memory=memory)
         self.problems = registry.problems
         for problem in self.problems:
             log.get("platform").error("registry entry left out", problem=str(problem))
