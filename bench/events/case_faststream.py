@@ -8,6 +8,7 @@ import logging
 import sys
 import time
 
+import uvloop
 from faststream.redis import RedisBroker, StreamSub
 
 
@@ -52,4 +53,4 @@ async def main(url: str, subscribers: int, count: int, publishers: int) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1], *map(int, sys.argv[2:5])))
+    uvloop.run(main(sys.argv[1], *map(int, sys.argv[2:5])))

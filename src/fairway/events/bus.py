@@ -31,6 +31,7 @@ from fairway.events.topic import check_topic
 _LOG = logging.getLogger("fairway.events")
 _BATCH = 512
 _FAIR = 64  # events that publishers hand over before they let others run
+_LOOK = 2.0  # seconds between two looks whether the log is still the one that was read
 _PAUSE = (0.1, 5.0)  # seconds: first and longest pause while the store is away
 
 
@@ -56,6 +57,7 @@ class EventBus:
         self._stop: CancelContext | None = None
         self._tasks = WaitGroup()
         self._members = WaitGroup()  # of groups: their acknowledgements need the store
+        self._looked = 0.0  # when the pump last made sure of the log, by the loop's clock
         self._lost = 0  # how often the log was lost: offsets of before mean nothing then
         self._live: set[Subscription] = set()
         self._all: set[Subscription] = set()
@@ -277,7 +279,13 @@ class EventBus:
             pause = _pauses()
 
     async def _wait_for_news(self, changes: int) -> None:
-        if await self.store.wait(self._cursor, 2.0, changes) or await self.store.last() >= self._cursor:
+        if await self.store.wait(self._cursor, _LOOK, changes):
+            return
+        now = asyncio.get_running_loop().time()
+        if self.store.changes != changes and now - self._looked < _LOOK:
+            return
+        self._looked = now
+        if await self.store.last() >= self._cursor:
             return
         _LOG.warning("event bus: the log was lost; reading the new one from its first event")
         self._cursor = 0

@@ -82,6 +82,7 @@ class GroupConsumer:
         self.group = group
         self.options = options
         self._out: Chan[Delivery] = Chan()
+        self._newest = 0  # newest offset seen: less than that means that the log was lost
         self._room = WeightedSemaphore(options.concurrency)
 
     @property
@@ -120,8 +121,13 @@ class GroupConsumer:
         try:
             await self._round(ctx)
         except UnknownGroup:
-            _LOG.warning("group %s is gone with all its state: it starts again from the first event", self.group)
-            await self._store.join(self.group, self._pattern, 0)
+            if await self._store.last() < self._newest:
+                _LOG.warning("group %s is gone with the whole log: it starts again from the first event", self.group)
+                await self._store.join(self.group, self._pattern, 0)
+            else:
+                _LOG.warning("group %s was deleted under its member: it goes on with what comes from now on", self.group)
+                await self._store.join(self.group, self._pattern, None)
+            self._newest = 0
 
     async def _round(self, ctx: Context) -> None:
         await self._room.acquire(ctx, 1)
@@ -131,6 +137,7 @@ class GroupConsumer:
         unsent: list[Claimed] = []
         try:
             changes, position = self._store.changes, await self._store.last()
+            self._newest = max(self._newest, position)
             unsent = await self._claim(free)
             idle = not unsent
             while unsent:

@@ -271,3 +271,27 @@ async def test_a_delay_that_is_no_time(delay) -> None:
                 await delivery.extend(delay)
             assert await delivery.ack()
             consumer.settle()
+
+
+async def test_a_member_whose_group_is_deleted_goes_on_with_what_comes_and_repeats_nothing() -> None:
+    seen: Chan[int] = Chan(10)
+    handlers = EventHandlers()
+
+    @handlers.on("made")
+    async def made(ctx, event, data: int) -> None:
+        await seen.send(data)
+
+    async with EventBus() as bus, with_cancel(CTX) as ctx:
+        member = asyncio.ensure_future(bus.handle(ctx, "t", handlers, group="g", after=0))
+        await publish(bus, 1, 2)
+        assert [await seen.recv(), await seen.recv()] == [1, 2]
+        assert await bus.store.leave("g")
+        bus.store._wakeups.wake()  # as anything that moves a group: a member looks every 30 s by itself
+        async with asyncio.timeout(5):
+            while not await bus.store.groups():
+                await asyncio.sleep(0)
+            await publish(bus, 3)
+            assert await seen.recv() == 3
+        ctx.cancel()
+        await member
+    assert len(seen) == 0

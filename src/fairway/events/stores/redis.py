@@ -32,6 +32,9 @@ _READ_BYTES = 16 * 1024 * 1024  # documents that one step of a read asks for, by
 _FIRST_READ = 64 * 1024  # bytes that an event is taken to have before the first was read
 _REMEMBERED = 86_400  # seconds that a (source, id) is known
 _BLOCK_MS = 2000
+# Seconds between two looks of the listener: what comes faster comes together. The pause doubles while all that it hears
+# was appended here.
+_SPACING = (0.001, 0.008)
 _PAUSE = 0.5  # seconds between two tries of the listener while Redis is away
 _NOT_NOW = ("MOVED", "ASK", "TRYAGAIN", "CLUSTERDOWN", "LOADING", "MASTERDOWN", "BUSY")  # refusals that pass
 _LOG = logging.getLogger("fairway.events")
@@ -172,12 +175,12 @@ class RedisEventStore:
             return True
         # Whoever appended since `changes` was read is heard of: the listener reads on from before that.
         await self._wakeups.wait(timeout, seen)
-        return await self.last() > after
+        return self._woken > after or (self._wakeups.changes == seen and await self.last() > after)
 
     async def _listen(self, after: int) -> None:
         log, wake = self._prefix + "log", self._prefix + "wake"
         seen: dict[str, str] = {log: f"{after}-0", wake: "0-0"}
-        position, lost = after, False
+        position, lost, pause = after, False, _SPACING[0]
         while not self._closed:
             try:
                 # One entry is news enough; whoever waits reads what it wants, whole documents need not come twice.
@@ -197,8 +200,13 @@ class RedisEventStore:
                 continue
             changed = any(stream.decode() == wake for stream, _ in news or ())
             if changed or lost or position > self._woken:  # else it was appended here, and everybody knows
-                self._woken = position
+                self._woken = position if lost else max(position, self._woken)
                 self._wakeups.wake()
+                pause = _SPACING[0]
+            elif news:
+                pause = min(2 * pause, _SPACING[1])
+            if news:
+                await asyncio.sleep(pause)
 
     async def join(self, group: str, pattern: str, after: int | None) -> None:
         """See `EventStore.join`."""
