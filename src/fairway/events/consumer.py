@@ -83,6 +83,7 @@ class GroupConsumer:
         self.options = options
         self._out: Chan[Delivery] = Chan()
         self._newest = 0  # newest offset seen: less than that means that the log was lost
+        self._taken: int | None = None  # offset up to which there was nothing left to claim
         self._room = WeightedSemaphore(options.concurrency)
 
     @property
@@ -125,9 +126,9 @@ class GroupConsumer:
                 _LOG.warning("group %s is gone with the whole log: it starts again from the first event", self.group)
                 await self._store.join(self.group, self._pattern, 0)
             else:
-                _LOG.warning("group %s was deleted under its member: it goes on with what comes from now on", self.group)
-                await self._store.join(self.group, self._pattern, None)
-            self._newest = 0
+                _LOG.warning("group %s was deleted under its member: it goes on where it was", self.group)
+                await self._store.join(self.group, self._pattern, self._taken)
+            self._newest, self._taken = 0, None
 
     async def _round(self, ctx: Context) -> None:
         await self._room.acquire(ctx, 1)
@@ -148,6 +149,7 @@ class GroupConsumer:
             self._room.release(free)
             await self._give_back(unsent)
         if idle:
+            self._taken = position
             await self._rest(position, changes)
 
     async def _claim(self, free: int) -> list[Claimed]:
