@@ -56,11 +56,15 @@ class Attempt:
                 self._context.stop()
             self._task.cancel()
 
-    def begin(self, context: JobContext, loop: asyncio.AbstractEventLoop) -> None:
-        """Arm the attempt's time limit."""
+    def watch(self, context: JobContext) -> None:
+        """Have `context` told of an interruption."""
         self._context = context
-        if self.lease.timeout_s is not None:
-            self._timer = loop.call_later(self.lease.timeout_s, self.interrupt, TIMED_OUT)
+        if self.reason:
+            context.stop()
+
+    def arm(self, loop: asyncio.AbstractEventLoop, timeout_s: float) -> None:
+        """Begin the attempt's time limit."""
+        self._timer = loop.call_later(timeout_s, self.interrupt, TIMED_OUT)
 
     def end(self) -> None:
         """No interruption comes any more; takes back the cancellation of a handler that was interrupted."""
@@ -100,12 +104,14 @@ class Executor:
         lease = attempt.lease
         try:
             task = self._tasks.get(lease.kind)
-            context = JobContext(lease, self._store, self._loop)
-            attempt.begin(context, self._loop)
-            if task.mode == "async" and not self._tasks.middleware:
-                result = await task.call(context, lease.args)
-            else:
+            if lease.timeout_s is not None:
+                attempt.arm(self._loop, lease.timeout_s)
+            if task.takes_context or self._tasks.middleware or task.mode != "async":
+                context = JobContext(lease, self._store, self._loop)
+                attempt.watch(context)
                 result = await self._call(task, context, attempt)
+            else:
+                result = await task.call(None, lease.args)
             encoded = _NULL if result is None else Raw(_encode(result))
         except asyncio.CancelledError:
             if not attempt.reason:
@@ -133,6 +139,8 @@ class Executor:
 
     async def _call(self, task: Task[..., Any], context: JobContext, attempt: Attempt) -> Any:
         """Call through the middleware, wherever the task runs."""
+        if not self._tasks.middleware:
+            return await self._call_bare(task, context, attempt)
         call: Next = functools.partial(self._call_bare, task, context, attempt)
         for middleware in reversed(self._tasks.middleware):
             call = functools.partial(middleware, context, call)

@@ -1,9 +1,13 @@
 """`Worker`: claims jobs, runs their handlers, settles them; several at once, until it is told to drain.
 
 ```
-   store ──claim──► fetcher ──Chan──► runner × concurrency ──Chan──► settler ──settle──► store
+   store ──claim──► fetcher ──Pile──► runner × concurrency ──Pile──► settler ──settle──► store
                                         held: id → fence ──► heartbeat thread ──renew──► store
 ```
+A batch of jobs rings for one runner, which runs one after the other as long as handlers end without suspending; when
+one suspends, as many runners are rung for as there are jobs left. A short job so costs no switch of tasks, and the
+task that a handler finds as the current one is its runner, all the time.
+
 The fetcher asks for what the runners can take, and for a tenth of a second's work more, measured, so that short jobs
 come in batches and long ones are not hoarded. The settler sends what has gathered while its last call was under way.
 """
@@ -21,11 +25,12 @@ from contextlib import asynccontextmanager, suppress
 
 from msgspec import Struct, field
 
-from fairway.concurrency import Chan, Closed, Context, background, with_cancel
+from fairway.concurrency import Closed, Context, background, with_cancel
 from fairway.jobs.client import HttpStore
 from fairway.jobs.errors import InvalidJob, JobError, StoreUnavailable
 from fairway.jobs.heartbeat import Heartbeat
-from fairway.jobs.job import Lease, Outcome, Released, Verdict
+from fairway.jobs.job import Lease, Outcome, Released, Stopped, Verdict
+from fairway.jobs.pile import Pile
 from fairway.jobs.running import CANCELLED, DRAINED, LOST, Attempt, Executor
 from fairway.jobs.schedule import Scheduler
 from fairway.jobs.store import Store
@@ -102,6 +107,8 @@ class Worker:
         self._store = store
         self._tasks = tasks
         self._held: dict[int, int] = {}
+        self._waiting: Pile[Lease] = Pile(self.config.concurrency)
+        self._ended: Pile[Outcome] = Pile(1)
         self._attempts: dict[int, Attempt] = {}
         self._revoked: set[int] = set()  # cancelled while they waited for a runner
         self._gone: set[tuple[int, int]] = set()  # reported lost while they waited, or while they were being settled
@@ -125,8 +132,7 @@ class Worker:
         loop = asyncio.get_running_loop()
         config = self.config
         executor = Executor(self._tasks, self._store, config.concurrency)
-        jobs: Chan[Lease] = Chan(_CLAIM_LIMIT + config.prefetch)
-        outcomes: Chan[Outcome] = Chan(4 * _SETTLE_MANY)
+        self._waiting, self._ended = Pile(config.concurrency), Pile(1)
         self._room = asyncio.Event()
         heartbeat = Heartbeat(
             self._store,
@@ -136,9 +142,9 @@ class Worker:
             report=lambda told: _call_soon(loop, self._stop_attempts, told),
         )
         heartbeat.start()
-        fetcher = asyncio.create_task(self._fetch(jobs, heartbeat), name="fetcher")
-        runners = [asyncio.create_task(self._run_jobs(jobs, outcomes, executor)) for _ in range(config.concurrency)]
-        settler = asyncio.create_task(self._settle(outcomes), name="settler")
+        fetcher = asyncio.create_task(self._fetch(heartbeat), name="fetcher")
+        runners = [asyncio.create_task(self._run_jobs(executor)) for _ in range(config.concurrency)]
+        settler = asyncio.create_task(self._settle(), name="settler")
         schedules = asyncio.create_task(self._schedule(), name="scheduler")
         grace = config.grace_s
         try:
@@ -150,8 +156,8 @@ class Worker:
             self._draining = True
             await self._end_claims(fetcher)
             await _end(fetcher, schedules)
-            await self._drain(jobs, outcomes, runners, grace)
-            outcomes.close()
+            await self._drain(runners, grace)
+            self._ended.close()
             try:
                 async with asyncio.timeout(max(5.0, grace)):
                     await settler
@@ -174,13 +180,11 @@ class Worker:
             else:
                 await asyncio.wait((fetcher,), timeout=2.0)
 
-    async def _drain(
-        self, jobs: Chan[Lease], outcomes: Chan[Outcome], runners: list[asyncio.Task[None]], grace: float
-    ) -> None:
-        while (waiting := jobs.try_recv()) is not None and waiting[1]:
-            lease = waiting[0]
-            await outcomes.send(Released(lease.id, lease.fence))
-        jobs.close()
+    async def _drain(self, runners: list[asyncio.Task[None]], grace: float) -> None:
+        self._ended.items.extend(Released(lease.id, lease.fence) for lease in self._waiting.items)
+        self._ended.ring()
+        self._waiting.items.clear()
+        self._waiting.close()
         if self._attempts:
             self._log.info("draining", running=len(self._attempts), grace_s=grace)
         _, late = await asyncio.wait(runners, timeout=grace)
@@ -190,7 +194,8 @@ class Worker:
             # A handler that ignores cancellation, or a thread, does not keep the worker alive for ever.
             _, late = await asyncio.wait(late, timeout=2.0)
             for job_id, attempt in list(self._attempts.items()):
-                await outcomes.send(Released(job_id, attempt.lease.fence))
+                self._ended.items.append(Released(job_id, attempt.lease.fence))
+            self._ended.ring()
             for runner in late:
                 runner.cancel()
 
@@ -213,9 +218,10 @@ class Worker:
 
     # Fetch --------------------------------------------------------------------------------------------------------
 
-    async def _fetch(self, jobs: Chan[Lease], heartbeat: Heartbeat) -> None:
+    async def _fetch(self, heartbeat: Heartbeat) -> None:
         """Claim jobs while there is room for them."""
         config, held = self.config, self._held
+        loop = asyncio.get_running_loop()
         assert self._room is not None
         pause, seen, since = 0.1, 0, time.monotonic()
         ahead = 0
@@ -245,7 +251,9 @@ class Worker:
                     held[lease.id] = lease.fence
                 if heartbeat.idle:
                     heartbeat.wake()
-                await jobs.send_many(leases)
+                self._waiting.items.extend(leases)
+                self._waiting.ring()
+                loop.call_soon(self._ring_for_all)  # after that runner's turn
 
     def _order(self) -> list[str]:
         """Return the queues in a random order in which one of twice the weight is twice as often the first."""
@@ -256,34 +264,46 @@ class Worker:
         keys = {queue: random.random() ** (1.0 / weight) for queue, weight in queues.items()}  # noqa: S311
         return sorted(keys, key=keys.__getitem__, reverse=True)
 
+    def _ring_for_all(self) -> None:
+        """Wake a runner for every job that still waits: the handler of one that was taken before is suspended."""
+        if self._waiting.items and not self._draining:
+            self._waiting.ring(len(self._waiting))
+
     # Run ----------------------------------------------------------------------------------------------------------
 
-    async def _run_jobs(self, jobs: Chan[Lease], outcomes: Chan[Outcome], executor: Executor) -> None:
+    async def _run_jobs(self, executor: Executor) -> None:
         """One of `concurrency` runners."""
         me = asyncio.current_task()
         assert me is not None
-        attempts = self._attempts
+        attempts, waiting, ended = self._attempts, self._waiting.items, self._ended
         while True:
-            try:
-                lease = await jobs.recv()
-            except Closed:
-                return
+            if not waiting:
+                try:
+                    await self._waiting.wait()
+                except Closed:
+                    return
+                continue
+            lease = waiting.popleft()
             if self._gone and (lease.id, lease.fence) in self._gone:
                 self._forget(lease)  # lost while it waited here
+                continue
+            if self._revoked and lease.id in self._revoked:
+                ended.items.append(Stopped(lease.id, lease.fence))
+                ended.ring()
                 continue
             attempt = Attempt(lease, me)
             attempts[lease.id] = attempt
             try:
-                if lease.id in self._revoked:
-                    attempt.interrupt(CANCELLED)
                 outcome = await executor.execute(attempt)
             finally:
                 if attempts.get(lease.id) is attempt:
                     del attempts[lease.id]
             if outcome is None:
                 self._forget(lease)
-            elif not outcomes.try_send(outcome):
-                await outcomes.send(outcome)
+            else:
+                ended.items.append(outcome)
+                if ended.parked:
+                    ended.ring()
             if attempt.orphan is not None:
                 await executor.bury(attempt)
 
@@ -313,10 +333,18 @@ class Worker:
 
     # Settle -------------------------------------------------------------------------------------------------------
 
-    async def _settle(self, outcomes: Chan[Outcome]) -> None:
+    async def _settle(self) -> None:
         """Tell the store how attempts ended, as many at a time as have gathered."""
-        held, revoked = self._held, self._revoked
-        while ended := await outcomes.recv_many(_SETTLE_MANY):
+        held, revoked, items = self._held, self._revoked, self._ended.items
+        while True:
+            if not items:
+                try:
+                    await self._ended.wait()
+                except Closed:
+                    if not items:
+                        return
+                continue
+            ended = [items.popleft() for _ in range(min(len(items), _SETTLE_MANY))]
             verdicts = await self._tell(ended)
             for outcome, verdict in zip(ended, verdicts, strict=True):
                 if held.get(outcome.id) == outcome.fence:

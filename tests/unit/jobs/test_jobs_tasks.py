@@ -34,6 +34,12 @@ def test_a_job_carries_its_tasks_options_and_json_arguments() -> None:
     assert send.job(Address("x")).delay_s is None
 
 
+def test_arguments_by_position_and_by_name_make_the_same_job() -> None:
+    assert plain.job(7) == plain.job(n=7)
+    assert send.job(Address("x"), 2, ["a"]) == send.job(to=Address("x"), copies=2, tags=["a"])
+    assert send.job(Address("x"), 2) == send.job(Address("x"), copies=2)
+
+
 async def test_call_decodes_types_and_fresh_defaults() -> None:
     data = send.job(Address("Main")).args
     assert await send.call(None, data) == "Main 1 1 ['seen']"
