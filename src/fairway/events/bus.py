@@ -333,8 +333,7 @@ class EventBus:
             options: How the group delivers.
         """
         self._check_open()
-        await self.store.join(group, pattern, after)
-        consumer = GroupConsumer(self.store, group, pattern, options or GroupOptions())
+        consumer = await self._join(group, pattern, after, options)
         ctx = with_cancel(self._ctx)
         members = WaitGroup()
         members.go(self._member, consumer.run, ctx)
@@ -343,6 +342,11 @@ class EventBus:
         finally:
             ctx.cancel()
             await members.wait()
+
+    async def _join(self, group: str, pattern: str, after: int | None, options: GroupOptions | None) -> GroupConsumer:
+        start = await self.store.last()
+        await self.store.join(group, pattern, after)
+        return GroupConsumer(self.store, group, pattern, options or GroupOptions(), start)
 
     async def _member(self, run: Callable[..., Awaitable[None]], *args: Any) -> None:
         self._members.add(1)
@@ -368,8 +372,7 @@ class EventBus:
         `InvalidEventData` are dead-lettered at once.
         """
         self._check_open()
-        await self.store.join(group, pattern, after)
-        consumer = GroupConsumer(self.store, group, pattern, options or GroupOptions())
+        consumer = await self._join(group, pattern, after, options)
         claims = with_cancel(ctx)
         unlink = after_func(self._ctx, claims.cancel)
         members = WaitGroup()

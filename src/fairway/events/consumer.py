@@ -74,16 +74,17 @@ class GroupConsumer:
         group: The group's name; it has been joined.
         pattern: The topics it reads, to join again from the start where the store lost everything.
         options: How it delivers.
+        start: Newest offset when it joined: where it goes on if the group is deleted before it has claimed anything.
     """
 
-    def __init__(self, store: EventStore, group: str, pattern: str, options: GroupOptions) -> None:
+    def __init__(self, store: EventStore, group: str, pattern: str, options: GroupOptions, start: int) -> None:
         self._store = store
         self._pattern = pattern
         self.group = group
         self.options = options
         self._out: Chan[Delivery] = Chan()
-        self._newest = 0  # newest offset seen: less than that means that the log was lost
-        self._taken: int | None = None  # offset up to which there was nothing left to claim
+        self._newest = start  # newest offset seen: less than that means that the log was lost
+        self._taken = start  # offset up to which there was nothing left to claim
         self._room = WeightedSemaphore(options.concurrency)
 
     @property
@@ -122,13 +123,13 @@ class GroupConsumer:
         try:
             await self._round(ctx)
         except UnknownGroup:
-            if await self._store.last() < self._newest:
+            if (newest := await self._store.last()) < self._newest:
                 _LOG.warning("group %s is gone with the whole log: it starts again from the first event", self.group)
-                await self._store.join(self.group, self._pattern, 0)
+                self._taken = 0
             else:
                 _LOG.warning("group %s was deleted under its member: it goes on where it was", self.group)
-                await self._store.join(self.group, self._pattern, self._taken)
-            self._newest, self._taken = 0, None
+            await self._store.join(self.group, self._pattern, self._taken)
+            self._newest = newest
 
     async def _round(self, ctx: Context) -> None:
         await self._room.acquire(ctx, 1)
