@@ -59,4 +59,9 @@ def create_app(services: Services, *, pages: Sequence[BaseRoute] = (), policy: G
     )
     app.router.redirect_slashes = False
     app.state.services = services
-    return Guard(app, policy or GuardPolicy(token=services.token, app_token=services.app_token))
+    guard = Guard(app, policy or GuardPolicy(token=services.token, app_token=services.app_token))
+    if services.jobs is not None:
+        from fairway.api.short import ShortEnqueue
+
+        guard.short = ShortEnqueue(guard, services.jobs)
+    return guard

@@ -15,11 +15,15 @@ import ipaddress
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fairway.api.problem import RequestError, problem_of, respond
 from fairway.errors import FairwayError
+
+if TYPE_CHECKING:
+    from fairway.api.protocol import Short
 
 MAX_BODY = 16 * 1024 * 1024
 OPEN_PATHS = frozenset({"/healthz", "/readyz", "/openapi.json"})
@@ -57,6 +61,8 @@ class AuthError(FairwayError):
 class Guard:
     """ASGI middleware that applies a `GuardPolicy`."""
 
+    short: Short | None = None  # what the server may answer without the application; it calls `check` itself
+
     def __init__(self, app: ASGIApp, policy: GuardPolicy) -> None:
         self.app = app
         self.policy = policy
@@ -68,10 +74,7 @@ class Guard:
             return
         headers = {name: value for name, value in scope["headers"] if name in _LOOKED_AT}
         try:
-            if not _is_local(scope):
-                self._check_host(headers)
-                self._check_origin(headers)
-                self._check_token(scope["path"], headers)
+            self.check(scope["path"], headers, _is_local(scope))
             limited = self._limited(headers, receive) if scope["type"] == "http" else receive
         except FairwayError as error:
             await _refuse(error, scope, receive, send)
@@ -84,37 +87,43 @@ class Guard:
             if scope["type"] != "http":
                 raise
 
-    def _check_host(self, headers: dict[bytes, bytes]) -> None:
-        host = _host_of(headers.get(b"host", b"").decode("latin-1"))
-        if host is None or not _is_known(host, self.policy.hosts):
+    def check(self, path: str, headers: dict[bytes, bytes], local: bool) -> None:
+        """Raise `RequestError` or `AuthError` unless host, origin and token are in order; a Unix socket has none."""
+        if local:
+            return
+        host = headers.get(b"host", b"")
+        self._check_host(host)
+        if b"origin" in headers:
+            self._check_origin(headers[b"origin"], host)
+        if self.policy.token is not None:
+            self._check_token(self.policy.token, path, headers.get(b"authorization", b""))
+
+    def _check_host(self, value: bytes) -> None:
+        if not _is_known(value, self.policy.hosts):
             raise RequestError(
-                f"The API is not served under the host {(host or '')[:100]!r}.",
+                f"The API is not served under the host {(_host_of(value) or '')[:100]!r}.",
                 code="auth.forbidden",
                 hint="Call it as localhost or by IP address, or start `fairway up` with FAIRWAY_API_HOSTS=HOST.",
             )
 
-    def _check_origin(self, headers: dict[bytes, bytes]) -> None:
-        origin = headers.get(b"origin")
-        if origin is None:
-            return
-        host = headers.get(b"host", b"")
+    def _check_origin(self, origin: bytes, host: bytes) -> None:
         if origin in {b"http://" + host, b"https://" + host}:
             return
         raise RequestError(
             f"Requests from pages of {origin.decode('latin-1')[:100]!r} are refused.", code="auth.forbidden", hint=""
         )
 
-    def _check_token(self, path: str, headers: dict[bytes, bytes]) -> None:
+    def _check_token(self, token: str, path: str, authorization: bytes) -> None:
         policy = self.policy
-        if policy.token is None or path in policy.open_paths or path.startswith(policy.open_prefixes or ("\0",)):
+        if path in policy.open_paths or path.startswith(policy.open_prefixes or ("\0",)):
             return
-        scheme, _, given = headers.get(b"authorization", b"").partition(b" ")
+        scheme, _, given = authorization.partition(b" ")
         if scheme.lower() != b"bearer" or not given.strip():
             raise AuthError("Expected a bearer token, got none.", code="auth.missing")
         given = given.strip()
         # Both are compared whatever comes, so that time tells neither which one was near.
-        admin = hmac.compare_digest(given, policy.token.encode())
-        app = hmac.compare_digest(given, (policy.app_token or policy.token).encode())
+        admin = hmac.compare_digest(given, token.encode())
+        app = hmac.compare_digest(given, (policy.app_token or token).encode())
         if admin:
             return
         if not app:
@@ -158,19 +167,23 @@ def _is_local(scope: Scope) -> bool:
 
 # Few hosts come, thousands of times a second.
 @lru_cache(256)
-def _host_of(value: str) -> str | None:
+def _host_of(value: bytes) -> str | None:
     """Return the lower-case host of a Host header without its port, or None where it is malformed."""
-    if value.startswith("["):
-        host, closed, rest = value[1:].partition("]")
+    text = value.decode("latin-1")
+    if text.startswith("["):
+        host, closed, rest = text[1:].partition("]")
         return host.lower() if closed and (not rest or rest[1:].isdigit()) else None
-    host, colon, port = value.partition(":")
+    host, colon, port = text.partition(":")
     if colon and not port.isdigit():
         return None
     return host.rstrip(".").lower() or None
 
 
 @lru_cache(256)
-def _is_known(host: str, hosts: frozenset[str]) -> bool:
+def _is_known(value: bytes, hosts: frozenset[str]) -> bool:
+    host = _host_of(value)
+    if host is None:
+        return False
     if host == "localhost" or host.endswith(".localhost") or host in hosts:
         return True
     try:

@@ -14,6 +14,7 @@ from pathlib import Path
 import uvicorn
 from starlette.types import ASGIApp
 
+from fairway.api.protocol import protocol_for
 from fairway.platform.errors import PortTaken
 
 _STOP_WITHIN = 3
@@ -51,7 +52,7 @@ async def serve(
     """Serve `app` for the block.
 
     Args:
-        app: The ASGI application.
+        app: The ASGI application; its attribute `short`, if it has one, is what may go the short way.
         host: Address to listen on.
         port: Port, or 0 for a free one.
         unix: Path of a Unix socket to listen on, too (0600), or None. A stale one is replaced.
@@ -73,7 +74,7 @@ async def serve(
             log_config=None,
             access_log=False,
             lifespan="off",
-            http="httptools",
+            http=protocol_for(getattr(app, "short", None)),
             ws="none",
             proxy_headers=False,
             server_header=False,

@@ -69,12 +69,21 @@ class JobService:
         Raises:
             UnknownTask, InvalidJob: A kind or queue that this service does not have, or arguments that do not fit.
         """
-        if self.tasks is not None or self.known_queues is not None:
-            for n, job in enumerate(jobs):
-                self._check(job, f"jobs[{n}].")
-            if batch is not None and batch.callback is not None:
-                self._check(batch.callback, "batch.callback.")
+        self._check_all(jobs, batch)
         return self.store.enqueue(jobs, batch)
+
+    def enqueue_soon(self, jobs: Sequence[NewJob], batch: NewBatch | None = None) -> asyncio.Future[Enqueued]:
+        """`Store.enqueue_soon`, after the same look."""
+        self._check_all(jobs, batch)
+        return self.store.enqueue_soon(jobs, batch)
+
+    def _check_all(self, jobs: Sequence[NewJob], batch: NewBatch | None) -> None:
+        if self.tasks is None and self.known_queues is None:
+            return
+        for n, job in enumerate(jobs):
+            self._check(job, f"jobs[{n}].")
+        if batch is not None and batch.callback is not None:
+            self._check(batch.callback, "batch.callback.")
 
     def _check(self, job: NewJob, at: str) -> None:
         if self.known_queues is not None and job.queue not in self.known_queues:

@@ -9,6 +9,7 @@ not have taken effect, and never in part.
 from __future__ import annotations
 
 import abc
+import asyncio
 from collections.abc import Sequence
 
 from msgspec import Struct
@@ -111,6 +112,14 @@ class Store(abc.ABC):
             InvalidJob: A field is out of its bounds (`field` names it, e.g. ``jobs[3].priority``).
             PayloadTooLarge: `args` exceed `options.max_payload`.
         """
+
+    def enqueue_soon(self, jobs: Sequence[NewJob], batch: NewBatch | None = None) -> asyncio.Future[Enqueued]:
+        """`enqueue` without waiting: what is wrong with the jobs may be raised at once, the rest is the future's.
+
+        Raised at once means that nothing was stored. For faces that have no task to wait in; a store overrides it
+        where it saves one.
+        """
+        return asyncio.ensure_future(self.enqueue(jobs, batch))
 
     @abc.abstractmethod
     async def cancel(self, job_id: int) -> Job:

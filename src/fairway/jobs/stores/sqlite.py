@@ -136,12 +136,15 @@ class SqliteStore(Store):
 
     async def enqueue(self, jobs: Sequence[NewJob], batch: NewBatch | None = None) -> Enqueued:
         """See `Store.enqueue`."""
+        return await self.enqueue_soon(jobs, batch)
+
+    def enqueue_soon(self, jobs: Sequence[NewJob], batch: NewBatch | None = None) -> asyncio.Future[Enqueued]:
+        """See `Store.enqueue_soon`: one future, which the writer resolves."""
         machine.check_jobs(jobs, batch, self.options.max_payload)
         operation = Operation(lambda engine: engine.enqueue(jobs, batch), asyncio.get_running_loop())
         self._open_writer().submit(operation)
         assert operation.future is not None
-        answer: Enqueued = await operation.future
-        return answer
+        return operation.future
 
     async def cancel(self, job_id: int) -> Job:
         """See `Store.cancel`."""
