@@ -33,6 +33,7 @@ from typing import TYPE_CHECKING, Final, cast
 import httptools
 
 from fairway.proxy.exchange import Exchange
+from fairway.proxy.express import forward
 from fairway.proxy.framing import ChunkedDecoder, FramingError
 from fairway.proxy.page import error_page
 from fairway.proxy.request import MAX_TARGET, Refusal, RequestHead
@@ -49,9 +50,6 @@ TUNNEL: Final = 4
 LINGER: Final = 5
 _BODY: Final = (LENGTH, CHUNKED)
 
-REMEMBERED: Final = 512
-REMEMBERED_BYTES: Final = 768
-"""How many heads, of which size, are remembered with what was read in them."""
 LINGER_S: Final = 2.0
 LINGER_MOST_S: Final = 15.0
 LINGER_BYTES: Final = 256 << 20
@@ -84,7 +82,6 @@ class ClientConnection(asyncio.Protocol):
         "_lingered",
         "_partial",
         "_probe",
-        "_read_paused",
         "_slot",
         "address",
         "closed",
@@ -94,6 +91,8 @@ class ClientConnection(asyncio.Protocol):
         "forwarded_for",
         "forwarded_rendered",
         "half_closed",
+        "memo",
+        "read_paused",
         "received",
         "rest",
         "secure",
@@ -117,7 +116,7 @@ class ClientConnection(asyncio.Protocol):
         self.closed = False
         self.half_closed = False
         self.write_paused = False
-        self._read_paused = False
+        self.read_paused = False
         self._advancing = False
         self._partial: bytes | None = None
         self._probe: httptools.HttpRequestParser | None = None
@@ -137,6 +136,7 @@ class ClientConnection(asyncio.Protocol):
         peer = transport.get_extra_info("peername")
         self.address = address = str(peer[0]) if peer else "127.0.0.1"
         self.trusted, self.forwarded = worker.client_facts(address, self.secure)
+        self.memo = worker.heads[self.trusted]
         self.transport.set_write_buffer_limits(high=WRITE_BUFFER, low=WRITE_BUFFER // 4)
         self.deadline = worker.wheel.now + worker.options.header_timeout
         self._slot = worker.wheel.add(self)
@@ -181,6 +181,7 @@ class ClientConnection(asyncio.Protocol):
     def eof_received(self) -> bool:
         """Take the end of the client's sending side."""
         self.half_closed = True
+        self.worker.outbox.flush()  # what follows may close the transport
         state = self.state
         exchange = self.exchange
         if exchange is not None and exchange.tunnel is not None:
@@ -201,6 +202,8 @@ class ClientConnection(asyncio.Protocol):
         self.deadline = self.worker.wheel.now + self.worker.options.send_timeout
         if self.exchange is not None:
             self.exchange.client_blocked(True)
+        elif self.state == HEAD:
+            self._pause_reading()  # it gets no further answer until it reads the last one
 
     def resume_writing(self) -> None:
         """Read from the upstream again."""
@@ -215,16 +218,16 @@ class ClientConnection(asyncio.Protocol):
     # -- heads -----------------------------------------------------------------------------------------------------
 
     def _take_head(self, data: bytes) -> None:
-        heads = self.worker.heads[self.trusted]
-        known = heads.get(data)
-        if known is not None and self._partial is None:
-            self._begin(known, len(data))
-            return
-        if self._partial is not None:
+        memo = self.memo
+        if self._partial is None:
+            known = memo.young.get(data) or memo.recall(data)
+            if known is not None:
+                self._begin(known, len(data))
+                return
+            end = data.find(_END)
+        else:
             data = self._partial + data
             end = data.find(_END, max(0, len(self._partial) - 3))
-        else:
-            end = data.find(_END)
         eol = data.find(_CRLF)
         if end < 0 or eol == 0:
             self._assemble(data)
@@ -248,14 +251,13 @@ class ClientConnection(asyncio.Protocol):
         except Refusal as refusal:
             self.refuse(refusal.status, _sentence(refusal.reason), body=head_bytes[:5] != b"HEAD ")
             return
-        if size <= REMEMBERED_BYTES and head.length < 0 and not head.chunked and self.worker.middleware is None:
-            # What a head says follows from its bytes alone: a client that asks again is understood at once.
-            if len(heads) >= REMEMBERED:
-                heads.clear()
-            heads[head_bytes] = head
+        if self.worker.middleware is None:  # which may change what it is shown
+            memo.meet(head_bytes, head)
         self._begin(head, size)
 
     def _begin(self, head: RequestHead, size: int) -> None:
+        if head.plain and forward(self, head, size):
+            return
         exchange = self.exchange = Exchange(self, head, size)
         if head.chunked:
             self.state = CHUNKED
@@ -397,13 +399,13 @@ class ClientConnection(asyncio.Protocol):
         self._pause_reading()
 
     def _pause_reading(self) -> None:
-        if not self._read_paused and not self.closed:
-            self._read_paused = True
+        if not self.read_paused and not self.closed:
+            self.read_paused = True
             self.transport.pause_reading()
 
     def _resume_reading(self) -> None:
-        if self._read_paused and not self.closed:
-            self._read_paused = False
+        if self.read_paused and not self.closed:
+            self.read_paused = False
             self.transport.resume_reading()
 
     # -- ends ------------------------------------------------------------------------------------------------------
@@ -419,14 +421,18 @@ class ClientConnection(asyncio.Protocol):
             self.linger()
             return
         if self.half_closed and not self.rest:
-            self.transport.close()
+            self.close()
             return
         self.state = HEAD
+        self.go_on()
+
+    def go_on(self) -> None:
+        """Take the next request, which may be here already, once an answer is given."""
         if not self.write_paused:
             self.deadline = self.worker.wheel.now + self.worker.options.keepalive_timeout
             if self.rest:
                 self._advance()
-            elif self._read_paused:
+            elif self.read_paused:
                 self._resume_reading()
         else:
             # A client that asks and asks and never reads gets no further answer until it does.
@@ -438,7 +444,7 @@ class ClientConnection(asyncio.Protocol):
         self.deadline = worker.wheel.now + worker.options.keepalive_timeout
         if self.rest:
             self._advance()
-        elif self._read_paused:
+        elif self.read_paused:
             self._resume_reading()
 
     def _advance(self) -> None:
@@ -454,7 +460,7 @@ class ClientConnection(asyncio.Protocol):
             return
         if self.state in (HEAD, LENGTH, CHUNKED):
             if self.half_closed and not self.closed and self.state == HEAD:
-                self.transport.close()
+                self.close()
             elif self.exchange is None or not self.exchange.holds_body:
                 self._resume_reading()
         elif self.state == WAIT and self.rest:
@@ -465,12 +471,27 @@ class ClientConnection(asyncio.Protocol):
         worker = self.worker
         request_id = worker.next_request_id()
         extra = _ALLOW if status == 405 else b""
-        self.transport.write(error_page(status, reason, request_id, close=True, http10=False, body=body, extra=extra))
+        self.write(error_page(status, reason, request_id, close=True, http10=False, body=body, extra=extra))
         worker.count_refusal(status, self.address, request_id)
         self.linger()
 
+    def write(self, data: bytes) -> None:
+        """Send bytes, behind what was sent before."""
+        self.worker.outbox.post(self, data)
+
+    def close(self) -> None:
+        """Close after what is written has gone out."""
+        self.worker.outbox.flush()
+        self.transport.close()
+
+    def forward_for(self, host: bytes) -> None:
+        """Render the forwarding fields of requests to a host that bring none which are trusted."""
+        self.forwarded_for = host
+        self.forwarded_rendered = self.forwarded % host
+
     def linger(self) -> None:
         """Close after what is written has gone out and the client has had time to read it."""
+        worker = self.worker
         self.rest = b""
         self._partial = None
         self._probe = None
@@ -478,10 +499,11 @@ class ClientConnection(asyncio.Protocol):
         self.state = LINGER
         self._lingered = 0
         self.received = 0
-        self._body_since = self.worker.wheel.now
+        self._body_since = worker.wheel.now
         self.deadline = self._body_since + LINGER_S
         if self.closed:
             return
+        worker.outbox.flush()
         if self.half_closed or not self.transport.can_write_eof():
             self.transport.close()
             return
@@ -506,9 +528,10 @@ class ClientConnection(asyncio.Protocol):
             sock = self.transport.get_extra_info("socket")
             if sock is not None:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+            self.worker.outbox.flush()
             self.transport.abort()
         else:
-            self.transport.close()
+            self.close()
 
     def expire(self, now: float) -> None:
         """Act on the passed deadline (called by the wheel)."""
@@ -518,7 +541,7 @@ class ClientConnection(asyncio.Protocol):
             if self._partial:
                 self.refuse(408, "The request's head did not come in time.")
             else:
-                self.transport.close()
+                self.close()
                 self.deadline = NEVER
         elif (state in _BODY) and exchange is not None and not self.write_paused:
             if not exchange.refuse(408, "The request's body did not come in time."):

@@ -64,9 +64,12 @@ class Exchange:
         sent: Bytes of the answer's body given to the client.
         body_done: The request's body, if any, has come whole.
         over: The exchange has ended.
+        express: A whole plain answer may be given by `express.deliver`.
+        attempts: Targets and connections tried.
     """
 
     over = False
+    express = False
     body_done = False
     status = 0
     sent = 0
@@ -89,7 +92,7 @@ class Exchange:
     _pending_size = 0
     _pending_end: bytes | None = None
     _body_sent = False
-    _attempts = 0
+    attempts = 0
     _patient_until = 0.0
     _tried: TargetState | None = None
     _interim = 0
@@ -135,7 +138,7 @@ class Exchange:
         if route is None:
             self.refuse(404, "No route leads from this host and path.")
             return
-        route.in_flight += 1
+        route.books.in_flight += 1
         if route.body_bytes is not None:
             self.body_limit = route.body_bytes
         if route.body_timeout is not None:
@@ -147,7 +150,7 @@ class Exchange:
             return
         if route.gate is not None:
             secure = self.client.secure or head.forwarded_proto == b"https"
-            address, running = worker.address_of(self.client, head), route.in_flight - 1
+            address, running = worker.address_of(self.client, head), route.books.in_flight - 1
             answer = route.gate.judge(head, self.size, address, self.started, running, secure=secure)
             if answer is not None:
                 self.refuse(answer.status, answer.reason, answer.extra)
@@ -180,7 +183,7 @@ class Exchange:
                 return
         self.target = target
         target.in_flight += 1
-        self._attempts += 1
+        self.attempts += 1
         idle = target.idle
         while idle:
             upstream = idle.pop()
@@ -196,7 +199,7 @@ class Exchange:
         assert self.route is not None
         target.connect_errors += 1
         target.failed(self.worker.wheel.now)
-        if not timed_out and self._attempts < min(MAX_ATTEMPTS, len(self.route.targets)):
+        if not timed_out and self.attempts < min(MAX_ATTEMPTS, len(self.route.targets)):
             self._retry(target)
         elif timed_out:
             self.refuse(504, "The upstream did not accept a connection in time.", blame=True)
@@ -219,7 +222,7 @@ class Exchange:
             return False
         target.in_flight -= 1
         self.target = self._tried = self.upstream = None
-        self._attempts = 0
+        self.attempts = 0
         worker.hold(self, self._patient_until - now)
         return True
 
@@ -233,8 +236,9 @@ class Exchange:
     def connected(self, upstream: UpstreamConnection) -> None:
         """Go on with a connection: a kept one, or one that has just come up."""
         self.upstream = upstream
+        self.express = self.head.direct and not self.extra
         upstream.take(self)
-        upstream.transport.write(render_request(self))
+        upstream.write(render_request(self))
         pending = self._pending
         if pending is not None:
             self._pending = None
@@ -329,7 +333,7 @@ class Exchange:
         self._continue_timer = None
         if not self.over and not self._continued and not self.client.closed and not self.status:
             self._continued = True
-            self.client.transport.write(_CONTINUE)
+            self.client.write(_CONTINUE)
 
     def _stop_continue(self) -> None:
         self._continued = True
@@ -349,7 +353,7 @@ class Exchange:
                 return True
             self._stop_continue()
         if self.head.minor:
-            self.client.transport.write(b"".join((response.start, *response.lines, b"\r\n")))
+            self.client.write(b"".join((response.start, *response.lines, b"\r\n")))
         return True
 
     def answer(self, response: ResponseHead, bodyless: bool, payload: bytes) -> None:
@@ -377,11 +381,6 @@ class Exchange:
         assert response is not None
         head = self.head
         keep = head.keep_alive and self.body_done and not client.half_closed and not self.worker.stopping
-        if response.rendered and keep and head.minor and not self.bodyless and not self.extra:
-            self.sent = len(payload)
-            request_id = response.request_id or self.request_id
-            client.transport.write(b"%bX-Request-Id: %b\r\n\r\n%b" % (response.rendered, request_id, payload))
-            return
         framing = b""
         if self.bodyless:
             if response.length >= 0 and response.status != 204 and not response.chunked:
@@ -397,8 +396,6 @@ class Exchange:
                 keep = False
         else:
             framing = b"Content-Length: %d\r\n" % response.length
-            if response.has_date and self.worker.middleware is None and response.status != 426:
-                response.rendered = b"".join((response.start, *response.lines, framing))
         if not keep:
             self._close_after = True
             framing += b"Connection: close\r\n"
@@ -415,7 +412,7 @@ class Exchange:
             self.sent = len(payload)
             if self._rechunk:
                 payload = b"%x\r\n%b\r\n" % (len(payload), payload)
-        client.transport.write(
+        client.write(
             b"".join(
                 (
                     response.start,
@@ -459,7 +456,7 @@ class Exchange:
         self.sent += len(payload)
         if self._rechunk:
             payload = b"%x\r\n%b\r\n" % (len(payload), payload)
-        self.client.transport.write(payload)
+        self.client.write(payload)
 
     def finish(self, reusable: bool, trailers: bytes = b"") -> None:
         """End well: the answer has come whole."""
@@ -474,7 +471,7 @@ class Exchange:
             pipe.finish(trailers)
         else:
             if self._rechunk:
-                self.client.transport.write(encode_end(trailers) if trailers else LAST_CHUNK)
+                self.client.write(encode_end(trailers) if trailers else LAST_CHUNK)
             self.settle()
         if reusable and self.body_done:
             upstream.rest_idle()
@@ -488,7 +485,7 @@ class Exchange:
         if self.over:
             return
         if self._rechunk:
-            self.client.transport.write(encode_end(trailers))
+            self.client.write(encode_end(trailers))
         self.settle()
         self.client.exchange_done(not self._close_after and self.body_done)
 
@@ -569,14 +566,14 @@ class Exchange:
             self.refuse(504, reason, blame=True)
             return
         repeatable = self.head.method in _IDEMPOTENT and not self._body_sent and not heard and not self._interim
-        if repeatable and self._attempts < MAX_ATTEMPTS and not self.client.closed:
+        if repeatable and self.attempts < MAX_ATTEMPTS and not self.client.closed:
             if not fresh:
                 # The keep-alive race: the upstream closed an idle connection as it was used. A new one decides.
-                self._attempts = MAX_ATTEMPTS
+                self.attempts = MAX_ATTEMPTS
                 self._stop_continue()
                 self.worker.connect(self, target)
                 return
-            if len(self.route.targets) > 1 and self._attempts < len(self.route.targets):
+            if len(self.route.targets) > 1 and self.attempts < len(self.route.targets):
                 target.failed(self.worker.wheel.now)
                 self._retry(target)
                 return
@@ -621,7 +618,7 @@ class Exchange:
             return begun is False
         head = self.head
         keep = self.may_keep()
-        client.transport.write(
+        client.write(
             error_page(
                 status,
                 reason,
@@ -649,7 +646,7 @@ class Exchange:
         self.settle()
         client = self.client
         keep = self.may_keep()
-        client.transport.write(render_small_answer(status, fields, content, self, keep))
+        client.write(render_small_answer(status, fields, content, self, keep))
         client.exchange_done(keep)
 
     def may_keep(self) -> bool:

@@ -27,21 +27,18 @@ def render_request(exchange: Exchange) -> bytes:
     host = head.host or exchange.target.host_header
     start = head.rendered
     if not start or route.strip:
-        start = _render_start(route, head, host)
+        start = render_start(route, head, host)
     if head.forwarded_for is not None or head.forwarded_proto is not None or head.forwarded_host is not None:
         forwarded = _forwarded(head, client, host)
-    elif client.forwarded_for == host:
-        forwarded = client.forwarded_rendered
     else:
-        client.forwarded_for = host
-        forwarded = client.forwarded_rendered = client.forwarded % host
+        if client.forwarded_for != host:
+            client.forward_for(host)
+        forwarded = client.forwarded_rendered
     trace = head.traceparent
-    if trace is None and exchange.worker.options.trace:
+    if trace is None and exchange.worker.trace:
         trace = exchange.worker.next_traceparent()
     exchange.traceparent = trace
     plain = not head.chunked and head.length < 0 and head.upgrade is None and not head.te_trailers
-    if plain and trace is None:
-        return b"%b%bX-Request-Id: %b\r\n\r\n" % (start, forwarded, exchange.request_id)
     parts = [start, forwarded, b"X-Request-Id: ", exchange.request_id, b"\r\n"]
     if trace is not None:
         parts.append(b"traceparent: %b\r\n" % trace)
@@ -51,7 +48,8 @@ def render_request(exchange: Exchange) -> bytes:
     return b"".join(parts)
 
 
-def _render_start(route: RouteState, head: RequestHead, host: bytes) -> bytes:
+def render_start(route: RouteState, head: RequestHead, host: bytes) -> bytes:
+    """Return a head's first part for the upstream: request line, Host, and the fields that are passed on."""
     target = head.target
     if route.strip and target[:1] == b"/":
         target = target[len(route.prefix) :]

@@ -35,6 +35,7 @@ _TRACEPARENT: Final = re.compile(
     rb"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?\Z"
 )
 MAX_TARGET: Final = 16 * 1024
+CHALLENGES: Final = b"/.well-known/acme-challenge/"
 
 _hosts: dict[bytes, str] = {}
 _get_kind = REQUEST_KINDS.get
@@ -89,6 +90,9 @@ class RequestHead:
         keep_alive: Whether the client lets the connection go on.
         upgrade: Offered protocols to pass on, or None.
         expects: Whether the client waits for 100.
+        direct: An answer that is framed by its length can be passed on as it came: HTTP/1.1, not to HEAD, nothing to be
+            agreed on, and the connection goes on.
+        plain: And it has neither a body nor anything else that is not in `lines`: see `express`.
         rendered: Request line, Host and `lines` for the upstream, once they have been needed.
         found: The table that was asked last for this head's route, and its answer.
     """
@@ -104,6 +108,8 @@ class RequestHead:
     upgrade: bytes | None = None
     expects = False
     te_trailers = False
+    direct = False
+    plain = False
     request_id: bytes | None = None
     traceparent: bytes | None = None
     forwarded_for: list[bytes] | None = None
@@ -248,6 +254,17 @@ class RequestHead:
             if self._expect.lower() != b"100-continue":
                 raise Refusal(417, "expected no other expectation than 100-continue")
             self.expects = self.chunked or self.length > 0
+        if self.keep_alive and self.minor and self.method != b"HEAD" and self.upgrade is None and not self.expects:
+            self.direct = True
+            self.plain = (
+                self.length < 0
+                and not self.chunked
+                and not self.te_trailers
+                and self.forwarded_for is None
+                and self.forwarded_proto is None
+                and self.forwarded_host is None
+                and not self.target.startswith(CHALLENGES)
+            )
 
     def _unusual_target(self, target: bytes) -> None:
         if target == b"*":

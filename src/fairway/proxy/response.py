@@ -19,6 +19,8 @@ from fairway.proxy.fields import RESPONSE_KINDS, list_tokens
 _STATUS_LINE: Final = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})( [\t\x20-\x7e\x80-\xff]*)?\Z")
 _status_lines: dict[bytes, tuple[int, int, bytes]] = {}
 _get_kind = RESPONSE_KINDS.get
+_UNUSUAL: Final = frozenset({204, 304, 426})
+"""Final answers without a body, and the one that carries an Upgrade field."""
 
 
 class BadResponse(Exception):
@@ -47,6 +49,7 @@ class ResponseHead:
         chunked: Whether the body is in chunked coding.
         reusable: Whether the upstream lets its connection go on.
         upgrade: Protocol that a 101 switches to, or None.
+        plain: A final answer, framed by its length, with nothing for the door to add but the request id.
         rendered: Status line, `lines` and length for a client that goes on in HTTP/1.1, once they have been needed.
     """
 
@@ -62,6 +65,7 @@ class ResponseHead:
     event_stream = False
     request_id: bytes | None = None
     trailer: list[bytes] | None = None
+    plain = False
     rendered = b""
     _connection: list[bytes] | None = None
     _coding: bytes | None = None
@@ -136,6 +140,14 @@ class ResponseHead:
             self._settle_connection(self._connection)
         elif self.minor == 0:
             self.reusable = False
+        if self.length >= 0 and self.has_date and not self.chunked:
+            status = self.status
+            self.plain = status >= 200 and status not in _UNUSUAL
+
+    def render(self) -> bytes:
+        """Render a plain answer's head for a client that goes on in HTTP/1.1, without the request id and its end."""
+        self.rendered = rendered = b"".join((self.start, *self.lines, b"Content-Length: %d\r\n" % self.length))
+        return rendered
 
     def _settle_connection(self, values: list[bytes]) -> None:
         tokens = set(list_tokens(values))

@@ -7,6 +7,7 @@ id, so that connections, counters and requests in flight survive.
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections.abc import Iterable
 from typing import Final
 from urllib.parse import unquote_to_bytes
@@ -19,9 +20,38 @@ from fairway.proxy.routes import Route, RouteTable
 from fairway.proxy.targets import BALANCERS, TargetState, ready_targets
 
 STATUS_CLASSES: Final = ("0xx", "1xx", "2xx", "3xx", "4xx", "5xx", "6xx", "7xx", "8xx", "9xx", "499")
-"""Names of the counters in `RouteState.statuses`: the hundreds, then the clients that left."""
+"""Names of the counters in `RouteBooks.statuses`: the hundreds, then the clients that left."""
 
 _DUBIOUS: Final = re.compile(rb"/\.|//|%|\\")
+
+
+class RouteBooks:
+    """A route's counters, which all tables share that have a route of this name: an exchange outlives its table.
+
+    Attributes:
+        in_flight: Requests running.
+        statuses: Answers by `STATUS_CLASSES`.
+        buckets: Answers by `HISTOGRAM_BOUNDS_S`, not cumulative.
+        latency_sum: Seconds from a request's head to its answer's, over all answers.
+    """
+
+    __slots__ = ("buckets", "in_flight", "latency_sum", "statuses")
+
+    def __init__(self) -> None:
+        self.in_flight = 0
+        self.statuses = [0] * len(STATUS_CLASSES)
+        self.buckets = [0] * (len(HISTOGRAM_BOUNDS_S) + 1)
+        self.latency_sum = 0.0
+
+    def __repr__(self) -> str:
+        return f"<RouteBooks in_flight={self.in_flight} answers={sum(self.statuses)}>"
+
+    def close(self, status: int, latency: float) -> None:
+        """Count an exchange that has ended, 499 where the client left."""
+        self.in_flight -= 1
+        self.statuses[status // 100 if status != 499 else 10] += 1
+        self.buckets[bisect_left(HISTOGRAM_BOUNDS_S, latency)] += 1
+        self.latency_sum += latency
 
 
 class RouteState:
@@ -47,11 +77,10 @@ class RouteState:
         self.gate: Gate | None = (
             Gate(spec, parse_networks(spec.allow), before.gate if before else None) if Gate.needed(spec) else None
         )
+        # And with nothing to strip or to ask: `express` may.
+        self.express = self.only is not None and self.gate is None and not self.strip
         self._release_credit: dict[str, int] = {}
-        self.in_flight: int = before.in_flight if before else 0
-        self.statuses: list[int] = before.statuses if before else [0] * len(STATUS_CLASSES)
-        self.buckets: list[int] = before.buckets if before else [0] * (len(HISTOGRAM_BOUNDS_S) + 1)
-        self.latency_sum: float = before.latency_sum if before else 0.0
+        self.books: RouteBooks = before.books if before else RouteBooks()
         self.held = 0
 
     def __repr__(self) -> str:
@@ -124,10 +153,11 @@ class RouteState:
 
     def statistics(self) -> RouteStatistics:
         """Return a snapshot of the counters."""
+        books = self.books
         return RouteStatistics(
-            requests={name: count for name, count in zip(STATUS_CLASSES, self.statuses, strict=True) if count},
-            latency_buckets=tuple(self.buckets),
-            latency_sum_s=self.latency_sum,
+            requests={name: count for name, count in zip(STATUS_CLASSES, books.statuses, strict=True) if count},
+            latency_buckets=tuple(books.buckets),
+            latency_sum_s=books.latency_sum,
             held=self.held,
         )
 

@@ -36,7 +36,7 @@ class Tunnel:
         client, upstream = exchange.client, exchange.upstream
         assert upstream is not None
         fields = b"Connection: Upgrade\r\nUpgrade: %b\r\nX-Request-Id: %b\r\n\r\n" % (protocol, exchange.request_id)
-        client.transport.write(b"".join((response.start, *response.lines, exchange.extra, fields, early)))
+        client.write(b"".join((response.start, *response.lines, exchange.extra, fields, early)))
         exchange.sent += len(early)
         client.state = _TUNNEL
         upstream.deadline = client.deadline = exchange.worker.wheel.now + exchange.worker.options.stream_timeout
@@ -60,7 +60,7 @@ class Tunnel:
         exchange = self._exchange
         exchange.sent += len(data)
         exchange.client.deadline = exchange.worker.wheel.now + exchange.worker.options.stream_timeout
-        exchange.client.transport.write(data)
+        exchange.client.write(data)
 
     def client_ended(self) -> bool:
         """Shut the sending side towards the upstream; True keeps the client's connection for the other direction."""
@@ -69,6 +69,7 @@ class Tunnel:
         if upstream is None or upstream.closed or self._upstream_ended:
             self.end()
             return False
+        self._exchange.worker.outbox.flush()
         upstream.transport.write_eof()
         return self._exchange.client.transport.can_write_eof()
 
@@ -79,6 +80,7 @@ class Tunnel:
         if self._client_ended or client.closed or not client.transport.can_write_eof():
             self.end()
             return False
+        self._exchange.worker.outbox.flush()
         client.transport.write_eof()
         return True
 
@@ -93,4 +95,4 @@ class Tunnel:
             upstream.close()
         client.exchange = None
         client.state = _LINGER
-        client.transport.close()
+        client.close()

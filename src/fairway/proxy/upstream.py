@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Final, cast
 
 import httptools
 
+from fairway.proxy.express import deliver
 from fairway.proxy.framing import ChunkedDecoder, FramingError
 from fairway.proxy.response import BadResponse, ResponseHead
 from fairway.proxy.wheel import NEVER
@@ -39,9 +40,6 @@ CLOSE: Final = 4
 TUNNEL: Final = 5
 _ANSWER: Final = (HEAD, LENGTH, CHUNKED, CLOSE)
 
-REMEMBERED: Final = 512
-REMEMBERED_BYTES: Final = 768
-"""How many heads, of which size, are remembered with what was read in them."""
 MAX_HEAD: Final = 64 * 1024
 MAX_IDLE: Final = 512
 WRITE_BUFFER: Final = 64 * 1024
@@ -62,16 +60,17 @@ class UpstreamConnection(asyncio.Protocol):
         "_decoder",
         "_left",
         "_partial",
-        "_read_paused",
         "_reusable",
         "_slot",
-        "_uses",
         "closed",
         "deadline",
         "exchange",
+        "read_paused",
         "state",
+        "taken",
         "target",
         "transport",
+        "uses",
         "worker",
         "write_paused",
     )
@@ -84,28 +83,30 @@ class UpstreamConnection(asyncio.Protocol):
         self.deadline = NEVER
         self.closed = False
         self.write_paused = False
-        self._read_paused = False
+        self.read_paused = False
         self._reusable = True
         self._partial = b""
-        self._uses = 0
+        self.uses = 0
+        self.taken = -1
         self._left = 0
         self._decoder: ChunkedDecoder | None = None
 
     def __repr__(self) -> str:
         names = ("IDLE", "HEAD", "LENGTH", "CHUNKED", "CLOSE", "TUNNEL")
-        return f"<UpstreamConnection {self.target.id} {names[self.state]} uses={self._uses}>"
+        return f"<UpstreamConnection {self.target.id} {names[self.state]} uses={self.uses}>"
 
     # -- the exchange's calls ----------------------------------------------------------------------------------------
 
     def usable(self) -> bool:
         """Tell whether an idle connection can carry an exchange."""
-        return not self.closed and not self.transport.is_closing()
+        return not self.transport.is_closing()
 
     def take(self, exchange: Exchange) -> None:
         """Carry an exchange."""
         self.exchange = exchange
         self.state = HEAD
-        self._uses += 1
+        self.uses += 1
+        self.taken = self.worker.outbox.turn
         self.deadline = self.worker.wheel.now + exchange.upstream_timeout
         if exchange.client.write_paused:
             self.hold(True)
@@ -113,13 +114,13 @@ class UpstreamConnection(asyncio.Protocol):
     def write(self, data: bytes) -> None:
         """Send bytes of the request."""
         if not self.closed:
-            self.transport.write(data)
+            self.worker.outbox.post(self, data)
 
     def hold(self, hold: bool) -> None:
         """Read no more (True), or go on: the client does not keep up, or does again."""
-        if self.closed or hold == self._read_paused:
+        if self.closed or hold == self.read_paused:
             return
-        self._read_paused = hold
+        self.read_paused = hold
         if hold:
             self.transport.pause_reading()
         else:
@@ -135,10 +136,10 @@ class UpstreamConnection(asyncio.Protocol):
         if self.closed or self.worker.stopping or target.retired or target.draining or len(target.idle) >= MAX_IDLE:
             self.close()
             return
-        if self._read_paused:
-            self._read_paused = False
+        if self.read_paused:
+            self.read_paused = False
             self.transport.resume_reading()
-        self._uses = self._uses or 1  # from now on its end may be the keep-alive race
+        self.uses = self.uses or 1  # from now on its end may be the keep-alive race
         self.deadline = self.worker.wheel.now + self.worker.options.upstream_idle
         target.idle.append(self)
 
@@ -148,6 +149,7 @@ class UpstreamConnection(asyncio.Protocol):
         self.state = IDLE
         self.deadline = self.worker.wheel.now + 10.0  # an upstream that takes nothing is cut off then
         if not self.closed:
+            self.worker.outbox.flush()
             self.transport.close()
 
     def abort(self) -> None:
@@ -186,7 +188,7 @@ class UpstreamConnection(asyncio.Protocol):
             self.exchange = None
             heard = bool(self._partial)
             reason = "The upstream closed the connection before it answered."
-            exchange.upstream_lost(self._uses <= 1, heard, timed_out=False, reason=reason)
+            exchange.upstream_lost(self.uses <= 1, heard, timed_out=False, reason=reason)
         elif exchange.tunnel is not None:
             exchange.tunnel.end()
         else:
@@ -197,7 +199,7 @@ class UpstreamConnection(asyncio.Protocol):
 
         The write that failed ended the transport before its turn to read; the bytes are still in the socket.
         """
-        if self._uses > 1 and exchange.head.length <= 0 and not exchange.head.chunked:
+        if self.uses > 1 and exchange.head.length <= 0 and not exchange.head.chunked:
             return  # with no body to cut short, what a kept connection holds may be older than the request
         descriptor = self.transport.get_extra_info("socket").fileno()
         for _ in range(_LEFTOVER_READS):
@@ -237,6 +239,12 @@ class UpstreamConnection(asyncio.Protocol):
             return
         state = self.state
         if state == HEAD:
+            if self.taken == self.worker.outbox.turn:
+                # The request has not been sent yet: whatever this is, it is no answer to it.
+                self.exchange = None
+                self.abort()
+                exchange.upstream_lost(False, False, timed_out=False, reason="The upstream spoke before it was asked.")
+                return
             self._take_head(exchange, data)
             return
         self.deadline = self.worker.wheel.now + exchange.upstream_timeout
@@ -272,7 +280,8 @@ class UpstreamConnection(asyncio.Protocol):
                 return
             size = end + 4
             head = data[:size]
-            response = self.worker.answers.get(head)
+            memo = self.worker.answers
+            response = memo.young.get(head) or memo.recall(head)
             if response is None:
                 try:
                     response = self._parse(head)
@@ -302,14 +311,18 @@ class UpstreamConnection(asyncio.Protocol):
             raise BadResponse("head too large")
         response = ResponseHead()
         response.parse(head, head.find(_CRLF))
-        answers = self.worker.answers
-        if len(head) <= REMEMBERED_BYTES and self.worker.middleware is None:
-            if len(answers) >= REMEMBERED:
-                answers.clear()
-            answers[head] = response
+        if self.worker.middleware is None:  # which may change what it is shown
+            self.worker.answers.meet(head, response)
         return response
 
     def _take_answer(self, exchange: Exchange, response: ResponseHead, rest: bytes) -> None:
+        if (
+            exchange.express
+            and response.plain
+            and len(rest) == response.length
+            and deliver(self, exchange, response, rest)
+        ):
+            return
         self._reusable = response.reusable
         status = response.status
         if exchange.head.method == b"HEAD" or status in {204, 304}:
@@ -394,7 +407,7 @@ class UpstreamConnection(asyncio.Protocol):
                 self.transport.abort()
             return
         client_owes = not exchange.body_done and not self.write_paused
-        if self._read_paused or (self.state != TUNNEL and client_owes):
+        if self.read_paused or (self.state != TUNNEL and client_owes):
             # It is the client that does not read or has not sent its body: the upstream is not to blame.
             self.deadline = now + exchange.upstream_timeout
             return

@@ -9,17 +9,19 @@ import random
 import re
 import ssl
 import time
-from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from fairway.proxy.accesslog import AccessLog
-from fairway.proxy.control import HISTOGRAM_BOUNDS_S, Statistics
+from fairway.proxy.control import Statistics
 from fairway.proxy.downstream import HEAD, ClientConnection
 from fairway.proxy.errors import RouteError
+from fairway.proxy.identifiers import request_ids, traceparents
+from fairway.proxy.memo import Ageing, Memo
 from fairway.proxy.options import DoorOptions, in_networks, parse_address, parse_networks
+from fairway.proxy.outbox import Outbox
 from fairway.proxy.routes import RouteTable, decode_table, encode_table, validate_table
 from fairway.proxy.table import CompiledTable, RouteState
 from fairway.proxy.upstream import UpstreamConnection
@@ -43,10 +45,14 @@ class Worker:
 
     Attributes:
         table: The route table in force.
-        heads: Requests' heads met lately, by their bytes, of untrusted and of trusted clients.
-        answers: Answers' heads met lately, by their bytes.
+        heads: Requests' heads met lately, of untrusted and of trusted clients.
+        answers: Answers' heads met lately.
+        outbox: What is written at the end of this turn.
+        trace: A request without `traceparent` gets one.
+        next_request_id: Returns an identifier that no other request of any worker has.
+        next_traceparent: Returns a fresh W3C trace context, sampled.
         in_flight: Exchanges that have begun and not ended.
-        stopping: Nothing new is accepted, answers close their connections.
+        express: Messages may take the common way (see `express`): no middleware, not stopping, nobody waits for ends.
     """
 
     def __init__(self, options: DoorOptions, loop: asyncio.AbstractEventLoop) -> None:
@@ -54,15 +60,19 @@ class Worker:
         self.loop = loop
         self.wheel = Wheel(loop)
         self.table = CompiledTable(RouteTable())
-        self.heads: tuple[dict[bytes, RequestHead], dict[bytes, RequestHead]] = ({}, {})
-        self.answers: dict[bytes, ResponseHead] = {}
+        self.heads: tuple[Memo[RequestHead], Memo[RequestHead]] = (Memo(), Memo())
+        self.answers: Memo[ResponseHead] = Memo()
+        self.wheel.add(Ageing(self.wheel.now, *self.heads, self.answers))
+        self.outbox = Outbox(loop)
+        self.trace = options.trace
         self.clients: set[ClientConnection] = set()
         self.upstreams: set[UpstreamConnection] = set()
         self.retired: dict[str, TargetState] = {}
-        self.middleware: MiddlewareChain | None = None
+        self._middleware: MiddlewareChain | None = None
         self.in_flight = 0
         self.refused = 0
-        self.stopping = False
+        self._stopping = False
+        self.express = True
         self.log: AccessLog | None = None
         if options.access_log != "off":
             self.log = AccessLog(options.access_log, options.access_log_sample)
@@ -72,13 +82,31 @@ class Worker:
         self._tasks: set[asyncio.Task[None]] = set()
         self._held: dict[str, deque[Exchange]] = {}
         self._facts: dict[tuple[str, bool], tuple[bool, bytes]] = {}
-        self._id_prefix = os.urandom(6).hex().encode("ascii")
-        self._id_count = 0
+        self.next_request_id: Callable[[], bytes] = request_ids().__next__
+        self.next_traceparent: Callable[[], bytes] = traceparents().__next__
         self._random = random.Random(os.urandom(16))  # noqa: S311  # identifiers, not secrets
         self._settled: set[asyncio.Event] = set()
 
     def __repr__(self) -> str:
         return f"<Worker version={self.table.version} clients={len(self.clients)} in_flight={self.in_flight}>"
+
+    @property
+    def middleware(self) -> MiddlewareChain | None:
+        """What sees the messages, if anything does."""
+        return self._middleware
+
+    @middleware.setter
+    def middleware(self, chain: MiddlewareChain | None) -> None:
+        self._middleware = chain
+        self._judge_express()
+
+    @property
+    def stopping(self) -> bool:
+        """Nothing new is accepted, answers close their connections."""
+        return self._stopping
+
+    def _judge_express(self) -> None:
+        self.express = self._middleware is None and not self._stopping and not self._settled
 
     # -- life --------------------------------------------------------------------------------------------------------
 
@@ -119,12 +147,13 @@ class Worker:
 
         Long-lived streams are ended one after the other over the first half of the grace.
         """
-        self.stopping = True
+        self._stopping = True
+        self._judge_express()
         for server in self._servers:
             server.close()
         for client in list(self.clients):
             if client.exchange is None and client.state == HEAD:
-                client.transport.close()
+                client.close()
         for target in self._all_targets():
             target.close_idle()
             for exchange in list(target.streams):
@@ -153,6 +182,7 @@ class Worker:
         end = self.loop.time() + timeout
         event = asyncio.Event()
         self._settled.add(event)
+        self._judge_express()
         try:
             while not done() and (left := end - self.loop.time()) > 0:
                 event.clear()
@@ -162,6 +192,7 @@ class Worker:
                     continue
         finally:
             self._settled.discard(event)
+            self._judge_express()
 
     # -- routes ------------------------------------------------------------------------------------------------------
 
@@ -306,16 +337,6 @@ class Worker:
                 break
         return address
 
-    def next_request_id(self) -> bytes:
-        """Return an identifier that no other request of any worker has."""
-        self._id_count += 1
-        return b"%b%08x" % (self._id_prefix, self._id_count)
-
-    def next_traceparent(self) -> bytes:
-        """Return a fresh W3C trace context, sampled."""
-        bits = self._random.getrandbits
-        return b"00-%032x-%016x-01" % (bits(128) | 1, bits(64) | 1)
-
     def connect(self, exchange: Exchange, target: TargetState) -> None:
         """Make a connection for an exchange; its `connected` or `connect_failed` follows."""
         task = self.loop.create_task(self._connect(exchange, target))
@@ -356,13 +377,8 @@ class Worker:
         """Count an exchange that has ended."""
         self.in_flight -= 1
         route = exchange.route
-        status = exchange.status
         if route is not None:
-            route.in_flight -= 1
-            route.statuses[status // 100 if status != 499 else 10] += 1
-            latency = exchange.latency
-            route.buckets[bisect_left(HISTOGRAM_BOUNDS_S, latency)] += 1
-            route.latency_sum += latency
+            route.books.close(exchange.status, exchange.latency)
         if self.log is not None:
             self.log.exchange(exchange)
         if self._settled:
