@@ -12,15 +12,18 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import TYPE_CHECKING, Final
-
-if TYPE_CHECKING:
-    from fairway.proxy.downstream import ClientConnection
-    from fairway.proxy.upstream import UpstreamConnection
+from typing import Final, Protocol
 
 WAITING: Final = 64
 """Writes that may wait for each other: nobody's answer is kept back for longer than so many others take."""
 SMALL: Final = 16 * 1024
+
+
+class Writable(Protocol):
+    """A connection: nothing is written to it once it is closed."""
+
+    closed: bool
+    transport: asyncio.Transport
 
 
 class Outbox:
@@ -34,13 +37,13 @@ class Outbox:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._waiting: deque[tuple[ClientConnection | UpstreamConnection, bytes]] = deque()
+        self._waiting: deque[tuple[Writable, bytes]] = deque()
         self.turn = 0
 
     def __repr__(self) -> str:
         return f"<Outbox waiting={len(self._waiting)} turn={self.turn}>"
 
-    def post(self, connection: ClientConnection | UpstreamConnection, data: bytes) -> None:
+    def post(self, connection: Writable, data: bytes) -> None:
         """Write `data` to a connection, behind everything that was posted before."""
         waiting = self._waiting
         if waiting and waiting[-1][0] is connection:
