@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Literal
+
+import msgspec
 
 from fairway.command import Command
 from fairway.errors import FairwayError
 
 Kind = Literal["go", "python", "node", "dotnet", "command", "docker", "compose"]
-ToolName = Literal["go", "node", "dotnet", "python", "uv", "yarn", "pnpm", "docker"]
+ToolName = Literal["go", "node", "dotnet", "python", "uv", "yarn", "pnpm", "docker", "compose"]
+GRACE = "$GRACE"  # a word of `StartPlan.stop` and `clear` that stands for the whole seconds an instance has to end
 
 
 class PlanError(FairwayError):
@@ -22,13 +24,12 @@ class PlanError(FairwayError):
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Tool:
+class Tool(msgspec.Struct, frozen=True):
     """A program of a toolchain: its absolute path, its version as numbers, and variables that it needs."""
 
     path: str
     version: tuple[int, ...] = ()
-    env: dict[str, str] = field(default_factory=dict)
+    env: dict[str, str] = {}
 
     @property
     def version_text(self) -> str:
@@ -36,8 +37,7 @@ class Tool:
         return ".".join(map(str, self.version))
 
 
-@dataclass(frozen=True, slots=True)
-class Layout:
+class Layout(msgspec.Struct, frozen=True):
     """Where a build happens.
 
     Attributes:
@@ -51,8 +51,7 @@ class Layout:
     environment: Path | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(msgspec.Struct, frozen=True):
     """One command of a build.
 
     Attributes:
@@ -68,8 +67,7 @@ class Step:
     optional: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Needs:
+class Needs(msgspec.Struct, frozen=True):
     """Which toolchain a folder wants: its name, the least version as numbers, and where that is said."""
 
     tool: ToolName
@@ -77,8 +75,7 @@ class Needs:
     said_in: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class BuildPlan:
+class BuildPlan(msgspec.Struct, frozen=True):
     """How to get from a source copy to something that can be started.
 
     Attributes:
@@ -92,8 +89,7 @@ class BuildPlan:
     notes: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Built:
+class Built(msgspec.Struct, frozen=True):
     """What a build left behind, as far as the start needs it.
 
     Attributes:
@@ -102,13 +98,12 @@ class Built:
         outputs: Files in the output folder, relative.
     """
 
-    programs: dict[str, Path] = field(default_factory=dict)
+    programs: dict[str, Path] = {}
     scripts: frozenset[str] = frozenset()
     outputs: frozenset[str] = frozenset()
 
 
-@dataclass(frozen=True, slots=True)
-class StartPlan:
+class StartPlan(msgspec.Struct, frozen=True):
     """How to start what was built.
 
     Attributes:
@@ -116,9 +111,15 @@ class StartPlan:
         env: Variables that tell frameworks where to listen; the registry entry's own come over them.
         before: Runs once before a release appears (a Procfile's ``release``), or None.
         notes: What a person should know.
+        stop: Ends an instance well and for good, whether its own processes run or not, or None where SIGTERM does.
+            ``$PORT`` and ``$GRACE`` are put in.
+        clear: Removes what an engine still has of an instance whose own processes have ended, before it is started
+            again or forgotten, or None. Like `stop`; it finds nothing to do most of the time.
     """
 
     processes: dict[str, Command]
-    env: dict[str, str] = field(default_factory=dict)
+    env: dict[str, str] = {}
     before: Command | None = None
     notes: tuple[str, ...] = ()
+    stop: Command | None = None
+    clear: Command | None = None

@@ -121,7 +121,9 @@ def needs(kind: Kind, facts: Facts) -> tuple[Needs, ...]:
         return (Needs("python"), Needs("uv"))
     if kind == "dotnet":
         return (Needs("dotnet"),)
-    return (Needs("docker"),) if kind in ("docker", "compose") else ()
+    if kind == "compose":
+        return (Needs("docker"), Needs("compose", (2,)))
+    return (Needs("docker"),) if kind == "docker" else ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +139,7 @@ class Resolution:
         search_path: ``PATH`` of the machine, for programs that no toolchain brings.
         find_program: Looks a name up on `search_path` and gives the absolute path, or None.
         digest: Digest of the build, for an image's tag.
+        compose: The Compose file of this release, or None for the one that lies in the folder.
     """
 
     kind: Kind
@@ -147,6 +150,7 @@ class Resolution:
     search_path: str
     find_program: Callable[[str], str | None]
     digest: str
+    compose: docker.ComposeProject | None = None
 
 
 def plan_steps(about: Resolution, built: Built) -> tuple[tuple[Step, ...], tuple[str, ...]]:
@@ -174,15 +178,16 @@ def plan_steps(about: Resolution, built: Built) -> tuple[tuple[Step, ...], tuple
     elif about.kind == "docker":
         plan = docker.plan_image(facts, layout, tools["docker"], about.digest)
     elif about.kind == "compose":
-        plan = docker.plan_compose(facts.app, _compose_path(about), tools["docker"])
+        plan = docker.plan_compose(about.compose or compose_project(facts, about.wishes, layout), tools["docker"])
     else:
         return (), ()
     return plan.steps, plan.notes
 
 
-def _compose_path(about: Resolution) -> Path:
-    named = docker.compose_file(about.facts)
-    return about.wishes.compose_file or about.layout.source / (named or "compose.yaml")
+def compose_project(facts: Facts, wishes: Wishes, layout: Layout) -> docker.ComposeProject:
+    """Return the Compose file of the entry, else of the source folder, as it lies there."""
+    file = wishes.compose_file or layout.source / (docker.compose_file(facts) or "compose.yaml")
+    return docker.ComposeProject(facts.app, file.parent, (file,))
 
 
 def plan_start(about: Resolution, built: Built) -> StartPlan:
@@ -194,7 +199,8 @@ def plan_start(about: Resolution, built: Built) -> StartPlan:
     if about.kind == "docker":
         return docker.start_image(about.facts, about.layout, about.tools["docker"], about.digest, about.wishes.env)
     if about.kind == "compose":
-        return docker.start_compose(about.facts.app, _compose_path(about), about.tools["docker"])
+        project = about.compose or compose_project(about.facts, about.wishes, about.layout)
+        return docker.start_compose(project, about.tools["docker"])
     lines = dict(about.facts.procfile)
     lines.update({name: Line(words) for name, words in about.wishes.processes.items()})
     if about.wishes.command:

@@ -11,7 +11,6 @@ import contextlib
 import ssl
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
 
 import httptools
 import msgspec
@@ -23,8 +22,7 @@ MAX_HEAD = 64 * 1024
 _BODY_PATIENCE = 0.25
 
 
-@dataclass(frozen=True, slots=True)
-class ProbeTarget:
+class ProbeTarget(msgspec.Struct, frozen=True):
     """What to probe and when it counts as well.
 
     Attributes:
@@ -35,6 +33,8 @@ class ProbeTarget:
         conditions: All have to hold; without any, an HTTP status below 400 is needed.
         tls: Whether to speak TLS; the certificate is verified.
         host_header: Value of ``Host``; None for ``host:port``.
+        relayed: Something before the target accepts every connection, as a container engine does for a port that it
+            publishes. Without a path, a GET of ``/`` is sent and any byte of an answer counts.
     """
 
     host: str
@@ -44,6 +44,7 @@ class ProbeTarget:
     conditions: tuple[Condition, ...] = ()
     tls: bool = False
     host_header: str | None = None
+    relayed: bool = False
 
     def __str__(self) -> str:
         if self.path is None:
@@ -106,14 +107,13 @@ class _NoAnswer(Exception):
     """The target closed the connection too early or answered too much."""
 
 
-@dataclass(slots=True)
-class _Exchange:
+class _Exchange(msgspec.Struct):
     """What has been seen so far; also httptools' callback object."""
 
     doing: str = "connecting"
     connected: bool = False
     status: int | None = None
-    body: bytearray = field(default_factory=bytearray)
+    body: bytearray = msgspec.field(default_factory=bytearray)
     truncated: bool = False
     complete: bool = False
     headers_complete: bool = False
@@ -150,14 +150,18 @@ async def _talk(target: ProbeTarget, exchange: _Exchange) -> None:
         exchange.connected = True
         if context is not None:
             exchange.certificate_left = _certificate_left(writer)
-        if target.path is None:
+        if target.path is None and not target.relayed:
             return
         exchange.doing = "waiting for the answer"
         host = target.host_header or f"{f'[{target.host}]' if ':' in target.host else target.host}:{target.port}"
         writer.write(
-            f"GET {target.path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: fairway-health\r\nAccept: */*\r\n"
+            f"GET {target.path or '/'} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: fairway-health\r\nAccept: */*\r\n"
             "Accept-Encoding: identity\r\nConnection: close\r\n\r\n".encode("latin-1")
         )
+        if target.path is None:
+            if not await reader.read(1):
+                raise _NoAnswer("closed the connection without an answer: nothing listens behind the published port")
+            return
         await _read(reader, exchange, whole=any(condition.reads_body for condition in target.conditions))
     finally:
         writer.close()

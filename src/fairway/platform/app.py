@@ -11,7 +11,7 @@ from fairway.concurrency import Chan
 from fairway.health.state import Check
 from fairway.platform import routing
 from fairway.platform.deploy import upstreams
-from fairway.platform.host import WEB, Host, fixed_port
+from fairway.platform.host import WEB, Host, runs_once
 from fairway.platform.instance import Instance
 from fairway.platform.state import AppRow
 from fairway.platform.status import AppState, AppStatus
@@ -73,8 +73,8 @@ class HostedApp:
     @property
     def replicas(self) -> int:
         """Instances of ``web`` wanted: what `scale` asked for, while the registry says what it said then."""
-        if self.release is not None and fixed_port(self.spec, self.release) is not None:
-            return min(self.spec.replicas, 1)  # two cannot listen on one port
+        if self.release is not None and runs_once(self.spec, self.release):
+            return min(self.spec.replicas, 1)
         if self.row.scale is not None and self.row.scale_base == self.spec.replicas:
             return self.row.scale
         return self.spec.replicas
@@ -107,7 +107,7 @@ class HostedApp:
     def status(self, table: proctable.ProcessTable | None = None) -> AppStatus:
         """Describe it; with a look at all processes, its instances' trees and memory too."""
         runtime = "process"
-        if self.release is not None and self.release.kind in {"docker", "compose"}:
+        if self.release is not None and self.release.in_container:
             runtime = "compose"
         return AppStatus(
             name=self.name,

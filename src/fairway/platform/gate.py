@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from fairway.health.probe import Prober, ProbeTarget, probe
 from fairway.platform.errors import PlatformError
@@ -24,8 +25,7 @@ class GateFailed(PlatformError):
     code = "deploy.unhealthy"
 
 
-@dataclass(frozen=True, slots=True)
-class Gate:
+class Gate(msgspec.Struct, frozen=True):
     """What an instance has to pass.
 
     Attributes:
@@ -65,8 +65,7 @@ async def wait_ready(process: Process, gate: Gate, *, prober: Prober = probe) ->
     polling.result()
 
 
-@dataclass(slots=True)
-class _Seen:
+class _Seen(msgspec.Struct):
     """What the last round saw, for the message."""
 
     listener: bool | None = None
@@ -93,7 +92,8 @@ async def _poll(process: Process, gate: Gate, prober: Prober, seen: _Seen) -> No
 
 def _explain(process: Process, gate: Gate, seen: _Seen) -> str:
     if seen.probe:
-        return f"{gate.target}: {seen.probe}"
+        hint = "" if gate.check_owner else "; a container has to publish ${PORT}, or backend.port has to name its port"
+        return f"{gate.target}: {seen.probe}{hint if 'nothing listens' in seen.probe else ''}"
     port = gate.target.port
     if seen.listener is False:
         return f"port {port} is held by {ports.holder(port) or 'another process'}, which is not part of the instance"

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from fairway.clock import SYSTEM_CLOCK, Clock
-from fairway.health.probe import Prober, probe
 from fairway.platform.background import Background
 from fairway.platform.progress import ProgressHub
 from fairway.run.cgroup import Hierarchies
@@ -16,6 +16,7 @@ from fairway.run.ports import PortPool
 
 if TYPE_CHECKING:
     from fairway.apps.spec import AppSpec
+    from fairway.health.probe import Prober, ProbeResult, ProbeTarget
     from fairway.platform.layout import Layout
     from fairway.platform.state import StateStore
     from fairway.run.release import Release
@@ -23,8 +24,13 @@ if TYPE_CHECKING:
 WEB = "web"
 
 
-@dataclass(slots=True)
-class Host:
+async def _probe(target: ProbeTarget) -> ProbeResult:
+    from fairway.health.probe import probe
+
+    return await probe(target)
+
+
+class Host(msgspec.Struct):
     """The machine and the services around instances.
 
     Attributes:
@@ -41,12 +47,12 @@ class Host:
 
     layout: Layout
     state: StateStore
-    env: dict[str, str] = field(default_factory=dict)
-    hierarchies: Hierarchies = field(default_factory=Hierarchies)
-    ports: PortPool = field(default_factory=PortPool)
-    background: Background = field(default_factory=Background)
-    progress: ProgressHub = field(default_factory=ProgressHub)
-    prober: Prober = probe
+    env: dict[str, str] = {}
+    hierarchies: Hierarchies = msgspec.field(default_factory=Hierarchies)
+    ports: PortPool = msgspec.field(default_factory=PortPool)
+    background: Background = msgspec.field(default_factory=Background)
+    progress: ProgressHub = msgspec.field(default_factory=ProgressHub)
+    prober: Prober = _probe
     clock: Clock = SYSTEM_CLOCK
 
     @property
@@ -64,6 +70,14 @@ def fixed_port(app: AppSpec, release: Release) -> int | None:
     if release.kind == "compose" or app.compose_file is None:
         return app.backend.port
     return None
+
+
+def runs_once(app: AppSpec, release: Release) -> bool:
+    """Say whether ``web`` can have one instance at most.
+
+    Two cannot listen on one port, and a Compose project of one name exists once.
+    """
+    return release.kind == "compose" or fixed_port(app, release) is not None
 
 
 def launch_digest(app: AppSpec, release: Release) -> str:

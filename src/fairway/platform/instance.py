@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import msgspec
 
+from fairway.build.plan import GRACE
 from fairway.command import Command
 from fairway.errors import FairwayError
 from fairway.health.conditions import parse
@@ -35,10 +36,10 @@ if TYPE_CHECKING:
 
 _LEFTOVER_GRACE = 2.0
 _WORKER_SETTLE = 0.3
+_ENGINE_PATIENCE = 15.0  # seconds beyond an instance's grace that a container engine has to end it
 
 
-@dataclass(frozen=True, slots=True)
-class Recipe:
+class Recipe(msgspec.Struct, frozen=True):
     """What an instance is made from.
 
     Attributes:
@@ -65,7 +66,32 @@ class Recipe:
     @property
     def in_container(self) -> bool:
         """Whether an engine's process listens for it, not one of its own."""
-        return self.release.kind in {"docker", "compose"}
+        return self.release.in_container
+
+    def engine_command(self, command: Command, port: int | None, grace: float) -> Command:
+        """Return the release's `stop` or `clear` with an instance's port and its grace in whole seconds put in."""
+        words = (str(math.ceil(grace)) if word == GRACE else word for word in command.argv)
+        argv = tuple(word if port is None else with_port(word, port) for word in words)
+        own = {"FAIRWAY_APP": self.app.name, "FAIRWAY_RELEASE": self.release.id, "PORT": str(port or 0)}
+        env = environment.compose(self.release.env, command.env, own, marker="")
+        del env[proctable.MARKER]  # it is no part of the instance
+        return Command(argv, MappingProxyType(env), command.cwd)
+
+
+async def end_containers(recipe: Recipe, command: Command, port: int | None, grace: float) -> str:
+    """Have a container engine carry out a release's `stop` or `clear`; return what went wrong, or an empty string.
+
+    Args:
+        recipe: What the instance was made from.
+        command: `Release.stop` or `Release.clear`.
+        port: The instance's port.
+        grace: Seconds that containers have to end by themselves, >= 0.
+    """
+    from fairway.run.engine import converse
+
+    asked = recipe.engine_command(command, port, grace)
+    failure = await converse(asked, asked.env, grace + _ENGINE_PATIENCE)
+    return f"expected the container engine to end it, {asked.argv[0]} {asked.argv[1]} got {failure}" if failure else ""
 
 
 class Instance:
@@ -144,8 +170,12 @@ class Instance:
         """Whether requests may be sent to it."""
         return self.process is not None and self.process.exit is None and self.state in {"healthy", "unhealthy"}
 
-    def probe_target(self) -> ProbeTarget:
-        """What a health check asks. Only for instances with a port."""
+    def probe_target(self, *, relayed: bool = False) -> ProbeTarget:
+        """What a health check asks. Only for instances with a port.
+
+        Args:
+            relayed: Whether a connection alone says nothing, as through a container engine.
+        """
         health = self.recipe.app.health
         return ProbeTarget(
             "127.0.0.1",
@@ -154,6 +184,7 @@ class Instance:
             health.timeout,
             tuple(parse(condition) for condition in health.conditions),
             host_header=self.recipe.app.domain if health.path is not None else None,
+            relayed=relayed,
         )
 
     def last_lines(self, count: int = 50) -> tuple[str, ...]:
@@ -177,7 +208,9 @@ class Instance:
             started_at=self.row.started_at,
             next_start_at=self.next_start_at,
             exit=self.exit,
-            memory=proctable.resident(table, members) if table is not None and members else None,
+            memory=None
+            if table is None or not members or self.recipe.in_container
+            else proctable.resident(table, members),
             members=len(members),
             limits=process.cgroup.limits if process is not None else "none",
             log=str(self.log),
@@ -198,10 +231,14 @@ class Instance:
         limits = recipe.app.limits
         # Of this start alone: what the one before has left behind is ended while this one comes up.
         start = f"{self.id}.{self.row.restarts}"
-        cgroup = Cgroup.create(host.hierarchies, f"{row.app}.{start}", memory=limits.memory, cpus=limits.cpus)
+        # What is started of a container is the engine's client, which limits are not meant for.
+        memory, cpus = (None, None) if recipe.in_container else (limits.memory, limits.cpus)
+        cgroup = Cgroup.create(host.hierarchies, f"{row.app}.{start}", memory=memory, cpus=cpus)
         wanted = limits.memory is not None or limits.cpus is not None
         self._log_from = loglines.size(self.log)
-        if wanted and cgroup.limits == "none":
+        if wanted and recipe.release.kind == "compose":
+            loglines.note(self.log, f"{self.id}: limits are not enforced, those of the Compose file are")
+        elif wanted and not recipe.in_container and cgroup.limits == "none":
             loglines.note(self.log, f"{self.id}: limits are not enforced, no control group can be written here")
         marker = f"{host.owner}/{row.app}/{start}"
         try:
@@ -221,9 +258,9 @@ class Instance:
         process = self.process
         assert process is not None
         if self.row.process == WEB:
-            gate = Gate(
-                self.probe_target(), self.recipe.app.health.start_timeout, check_owner=not self.recipe.in_container
-            )
+            contained = self.recipe.in_container
+            target = self.probe_target(relayed=contained)
+            gate = Gate(target, self.recipe.app.health.start_timeout, check_owner=not contained)
             await wait_ready(process, gate, prober=self._host.prober)
         else:
             with contextlib.suppress(TimeoutError):
@@ -251,9 +288,11 @@ class Instance:
             self._supervisor = None
         self.state = "stopping"
         self._stand("retiring")
+        await self._ask_engine(self.recipe.release.stop, grace)
         if self.process is not None:
             exit_ = await self.process.stop(grace)
             self.exit = str(exit_)
+        await self._ask_engine(self.recipe.release.clear, grace)
         self.state = "stopped"
         self._give_port_back()
         self._host.state.remove_instance(self.row.app, self.row.process, self.row.number)
@@ -287,7 +326,7 @@ class Instance:
                 self._ended(process)
                 changed(self)
                 cleaning = self._host.background.start(self._clean(process), name=f"clean {self.row.app}/{self.id}")
-                if self._fixed_port is not None:
+                if self._fixed_port is not None or self.recipe.in_container:
                     # Else what it left behind is ended beside its restart, which has a fresh port and need not wait.
                     await asyncio.wait({cleaning})
             await self._pause()
@@ -302,6 +341,7 @@ class Instance:
                 loglines.note(self.log, f"{self.id} {error}")
                 if self.process is not None and self.process.exit is None:
                     await self.process.stop(self.recipe.app.deploy.grace)
+                await self._ask_engine(self.recipe.release.clear, _LEFTOVER_GRACE)
             else:
                 changed(self)
 
@@ -319,6 +359,14 @@ class Instance:
             await process.clean(_LEFTOVER_GRACE)
         except FairwayError as error:
             log.get("platform").error("processes left behind", app=self.row.app, instance=self.id, error=str(error))
+        await self._ask_engine(self.recipe.release.clear, _LEFTOVER_GRACE)
+
+    async def _ask_engine(self, command: Command | None, grace: float) -> None:
+        """Carry out the release's `stop` or `clear`, where there is one; its log says what went wrong."""
+        if command is not None:
+            failure = await end_containers(self.recipe, command, self.row.port, grace)
+            if failure:
+                loglines.note(self.log, f"{self.id}: {failure}")
 
     async def _pause(self) -> None:
         clock = self._host.clock
@@ -338,6 +386,10 @@ class Instance:
         argv, layers = command.argv, [recipe.release.env, command.env]
         if port is not None:
             argv = tuple(with_port(word, port) for word in argv)
+            if recipe.release.kind == "docker":
+                from fairway.build import docker
+
+                argv = docker.limited(argv, recipe.app.limits.memory, recipe.app.limits.cpus)
             layers = [{k: with_port(v, port) for k, v in layer.items()} for layer in layers]
             own["PORT"] = str(port)
         env = environment.compose(*layers, own, marker=marker)

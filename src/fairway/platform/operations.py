@@ -11,8 +11,9 @@ from fairway.errors import FairwayError
 from fairway.platform import rollout
 from fairway.platform.deploy import Rollout, units, upstreams
 from fairway.platform.errors import AppStopped, DeployFailed, InvalidRequest, UnknownRelease, explain
-from fairway.platform.host import WEB, Host, fixed_port, launch_digest
+from fairway.platform.host import WEB, Host, fixed_port, launch_digest, runs_once
 from fairway.platform.status import DeployResult, Phase, ReleaseStatus
+from fairway.run import environment
 from fairway.run.failure import BuildError
 from fairway.run.progress import BuildProgress
 from fairway.run.release import Release, list_releases, prune_releases
@@ -87,12 +88,8 @@ class Operations:
         if not 0 <= n <= MAX_SCALE:
             raise InvalidRequest(f"expected a number of instances from 0 to {MAX_SCALE}, got {n}")
         async with app.turn:
-            port = fixed_port(app.spec, app.release) if app.release is not None else None
-            if port is not None and n > 1:
-                raise InvalidRequest(
-                    f"expected at most 1 instance of {app.name}, which listens on the fixed port {port}, got {n}",
-                    hint="Let the app listen on $PORT and remove backend.port from its registry file.",
-                )
+            if app.release is not None and n > 1:
+                _check_scale(app.spec, app.release, n)
             app.save(scale=n, scale_base=app.spec.replicas)
             if app.release is None or app.row.wanted == "stopped":
                 return self._result(app, "scale", time.monotonic(), (), message=f"{n} instances once it runs")
@@ -248,8 +245,7 @@ class Operations:
         )
 
     def _decide(self, app: HostedApp, spec: AppSpec, release: Release, *, fresh: bool = False) -> rollout.Plan:
-        # Two cannot listen on one port, and a Compose project of one name exists once.
-        exclusive = release.kind == "compose" or fixed_port(spec, release) is not None
+        exclusive = runs_once(spec, release)
         web = min(app.replicas, 1) if exclusive else app.replicas
         counts = {name: web if name == WEB else 1 for name in release.processes}
         wanted = rollout.Wanted(
@@ -291,7 +287,14 @@ class Operations:
         async with app.turn:
             in_use = frozenset({i.row.release for i in app.instances} | {app.row.release or "", app.row.pinned or ""})
             keep = app.spec.deploy.keep
-            gone = await asyncio.to_thread(prune_releases, self._host.layout.root, app.name, keep=keep, in_use=in_use)
+            root = self._host.layout.root
+            from fairway.run.engine import images_of, remove_image
+
+            images = {r.id: images_of(r) for r in list_releases(root, app.name)}
+            gone = await asyncio.to_thread(prune_releases, root, app.name, keep=keep, in_use=in_use)
+            kept = {image for id_, found in images.items() if id_ not in gone for image in found}
+            for client, image in {image for id_ in gone for image in images.get(id_, ())} - kept:
+                await remove_image(client, image, environment.inherited())
         if gone:
             log.get("platform").info("old releases removed", app=app.name, releases=gone)
 
@@ -319,3 +322,17 @@ class Operations:
 
     def _tell(self, app: HostedApp, phase: Phase, message: str) -> None:
         self._host.progress.tell(app.name, phase, message)
+
+
+def _check_scale(app: AppSpec, release: Release, n: int) -> None:
+    if release.kind == "compose":
+        raise InvalidRequest(
+            f"expected at most 1 instance of {app.name}, which is a Compose project, got {n}",
+            hint="Say `deploy: {replicas: N}` of the service in the Compose file, with a server in front of it there.",
+        )
+    port = fixed_port(app, release)
+    if port is not None:
+        raise InvalidRequest(
+            f"expected at most 1 instance of {app.name}, which listens on the fixed port {port}, got {n}",
+            hint="Let the app listen on $PORT and remove backend.port from its registry file.",
+        )

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
+from fairway.apps.spec import AppSpec
 from fairway.errors import FairwayError
 from fairway.platform.app import HostedApp
 from fairway.platform.host import Host
-from fairway.platform.instance import Instance, Recipe
+from fairway.platform.instance import Instance, Recipe, end_containers
 from fairway.platform.state import InstanceRow
 from fairway.run import proctable
 from fairway.run.exitwatch import signal_exact
 from fairway.run.process import Process
 from fairway.run.release import Release, list_releases
 from fairway.telemetry import log
-
-if TYPE_CHECKING:
-    from fairway.run.process import ProcessRecord
 
 _GRACE = 10.0
 
@@ -47,7 +45,7 @@ async def adopt_instances(host: Host, apps: Mapping[str, HostedApp]) -> int:
             if instance is not None:
                 adopted.append(instance)
             else:
-                _end(host, row)
+                _end(host, row, app, releases.get(row.release))
         if app is not None and adopted:
             app.take(adopted, adopted[-1].recipe.release)
             taken += len(adopted)
@@ -82,24 +80,48 @@ def _adopt(host: Host, app: HostedApp | None, row: InstanceRow, releases: Mappin
     return Instance.adopt(host, Recipe(app.spec, release, row.process), row)
 
 
-def _end(host: Host, row: InstanceRow) -> None:
+def _end(host: Host, row: InstanceRow, app: HostedApp | None, release: Release | None) -> None:
     process = Process.adopt(row.record) if row.record is not None else None
-    if process is None:
+    contained = release is not None and release.in_container  # its containers may run on without its client
+    if process is None and not contained:
         host.state.remove_instance(row.app, row.process, row.number)
         return
     if row.port is not None:
         host.ports.claim(row.port)
-    host.background.start(_retire(host, row, process, row.record), name=f"end {row.app}/{row.process}.{row.number}")
+    if contained and release is not None:
+        work = _retire_contained(host, row, process, app, release)
+    else:
+        work = _retire(host, row, process)
+    host.background.start(work, name=f"end {row.app}/{row.process}.{row.number}")
 
 
-async def _retire(host: Host, row: InstanceRow, process: Process, record: ProcessRecord | None) -> None:
-    try:
-        await process.stop(_GRACE)
-    except FairwayError as error:
-        log.get("platform").error(
-            "instance does not end", app=row.app, marker=record and record.marker, error=str(error)
-        )
-        return
+async def _retire(host: Host, row: InstanceRow, process: Process | None) -> None:
+    if process is not None:
+        try:
+            await process.stop(_GRACE)
+        except FairwayError as error:
+            marker = row.record and row.record.marker
+            log.get("platform").error("instance does not end", app=row.app, marker=marker, error=str(error))
+            return
     if row.port is not None:
         host.ports.give_back(row.port)
     host.state.remove_instance(row.app, row.process, row.number)
+
+
+async def _retire_contained(
+    host: Host, row: InstanceRow, process: Process | None, app: HostedApp | None, release: Release
+) -> None:
+    """End what an engine runs of an instance; in the app's turn, for a Compose project is one for all instances."""
+    spec = app.spec if app is not None else AppSpec(name=row.app, file=release.directory)
+    recipe = Recipe(spec, release, row.process)
+    async with contextlib.AsyncExitStack() as stack:
+        if app is not None:
+            await stack.enter_async_context(app.turn)
+        failures = []
+        if release.stop is not None:
+            failures.append(await end_containers(recipe, release.stop, row.port, _GRACE))
+        await _retire(host, row, process)
+        if release.clear is not None:
+            failures.append(await end_containers(recipe, release.clear, row.port, _GRACE))
+    for failure in filter(None, failures):
+        log.get("platform").error("containers left behind", app=row.app, error=failure)

@@ -13,10 +13,10 @@ import msgspec
 
 from fairway.build.plan import Built, Kind, Tool
 from fairway.command import Command
-from fairway.run.toolchain import program_stamp
 
 FILE = "build.json"
 FORMAT = 1
+COMPLETE = ".fairway-complete"  # in a Python environment; `fairway.run.release` looks at its time when it prunes
 _MAX_PROGRAMS = 5000
 
 
@@ -50,6 +50,8 @@ class BuildRecord(msgspec.Struct, frozen=True, kw_only=True):
         environment: Folder of its Python environment, or None.
         programs: Programs that the start needs, with their stamp: one that is gone or replaced makes the build stale.
         log: Path of the build log, or None.
+        stop: Command that ends an instance well, or None where SIGTERM does.
+        clear: Command that removes what an engine still has of an ended instance, or None.
     """
 
     format: int
@@ -61,10 +63,27 @@ class BuildRecord(msgspec.Struct, frozen=True, kw_only=True):
     environment: str | None
     programs: dict[str, str]
     log: str | None
+    stop: StoredCommand | None = None
+    clear: StoredCommand | None = None
 
     def startable(self) -> bool:
         """Say whether every program that the start needs is still the one that was there."""
         return all(program_stamp(path) == stamp for path, stamp in self.programs.items())
+
+
+def program_stamp(path: str) -> str | None:
+    """Return what changes when a program is replaced: real path, size, modification time; None where it is gone."""
+    try:
+        real = os.path.realpath(path)
+        info = os.stat(real)
+    except OSError:
+        return None
+    return f"{real}:{info.st_size}:{info.st_mtime_ns}" if os.access(real, os.X_OK) else None
+
+
+def is_complete(environment: Path) -> bool:
+    """Say whether a Python environment is whole and its interpreter still there."""
+    return (environment / COMPLETE).exists() and (environment / "bin" / "python").exists()
 
 
 def load_record(folder: Path) -> BuildRecord | None:

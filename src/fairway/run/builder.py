@@ -14,43 +14,42 @@ import shutil
 import tempfile
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from fairway.apps.dotenv import EnvFileError, read_env_file
-from fairway.build import planner
-from fairway.build.facts import Facts, gather
 from fairway.build.plan import Kind, Layout, Needs, PlanError, Step, Tool
 from fairway.command import Command
 from fairway.errors import FairwayError
 from fairway.run import artifact
-from fairway.run.buildlog import BuildLog
-from fairway.run.executor import build_environment, execute
 from fairway.run.failure import BuildError, Evidence
 from fairway.run.lock import locked
 from fairway.run.progress import BuildPhase, BuildProgress
-from fairway.run.pyenv import EnvironmentWish, ensure_environment, is_complete
 from fairway.run.release import Release, list_releases, release_id
 from fairway.run.sources import Sources, copied_path, copy_source
-from fairway.run.toolchain import ToolchainError, Toolchains
 
+# The planners of all languages and what executes their plans are imported where something has to be built: an
+# unchanged app starts without them.
 if TYPE_CHECKING:
     from fairway.apps.spec import AppSpec
+    from fairway.build import planner
+    from fairway.build.docker import ComposeProject
+    from fairway.build.facts import Facts
     from fairway.concurrency import Context, SendChan
+    from fairway.run.buildlog import BuildLog
+    from fairway.run.toolchain import Toolchains
 
 __all__ = ["BuildError", "Builder"]
 
 # Part of every key: a change of the planners that alters what they return for the same folder raises it.
-_PLANNERS = 4
+_PLANNERS = 5
 _LOGS_KEPT = 10
+_ANY_PORT = 8000  # of an app that has none of its own, where its Compose file is looked at
 _SECRETS_FILE = "secrets.env"
 
 
-@dataclass(slots=True)
-class _Job:
+class _Job(msgspec.Struct):
     """One build on its way."""
 
     app: AppSpec
@@ -58,10 +57,12 @@ class _Job:
     wishes: planner.Wishes
     log: BuildLog
     say: _Voice
+    env: Mapping[str, str]
     folder: Path = Path()
+    kind: Kind = "command"
     content: str = ""
     key: str = ""
-    tools: dict[str, Tool] = field(default_factory=dict)
+    tools: dict[str, Tool] = {}
     search_path: str = ""
 
 
@@ -98,11 +99,19 @@ class Builder:
         self.state = Path(os.path.abspath(state))
         self._limit = asyncio.Semaphore(concurrency or os.cpu_count() or 1)
         self._step_timeout = step_timeout
-        self._toolchains = toolchains or Toolchains()
+        self._given_toolchains = toolchains
         self._sources = Sources(self.state / "cache" / "files")
 
     def __repr__(self) -> str:
         return f"<Builder {self.state}>"
+
+    @property
+    def _toolchains(self) -> Toolchains:
+        if self._given_toolchains is None:
+            from fairway.run.toolchain import Toolchains
+
+            self._given_toolchains = Toolchains()
+        return self._given_toolchains
 
     async def build(
         self, ctx: Context, app: AppSpec, progress: SendChan[BuildProgress] | None = None, *, force: bool = False
@@ -137,17 +146,16 @@ class Builder:
     async def _build(self, app: AppSpec, say: _Voice, *, force: bool) -> Release:
         source = _source_of(app)
         env, secrets = await asyncio.to_thread(self._environment, app)
-        wishes = _wishes_of(app, tuple(env))
         content = await asyncio.to_thread(self._sources.digest, app.name, source)
         key = _key_of(content, app)
         builds = self.state / "builds" / app.name
-        folder, record = (None, None) if force else _known_build(builds, key)
+        folder, record = (None, None) if force else await self._known_build(builds, key)
         if folder is None or record is None:
             say("check", f"{app.name} has changed" if builds.is_dir() else f"{app.name} is new")
             async with self._limit, locked(builds, "build"):
-                folder, record = (None, None) if force else _known_build(builds, key)
+                folder, record = (None, None) if force else await self._known_build(builds, key)
                 if folder is None or record is None:
-                    folder, record = await self._make(app, source, wishes, secrets, say)
+                    folder, record = await self._make(app, source, (env, secrets), say)
             cached = False
         else:
             cached = True
@@ -156,8 +164,28 @@ class Builder:
         say("cached" if cached else "finish", f"release {release.id}", 1.0)
         return release
 
+    async def _known_build(self, builds: Path, key: str) -> tuple[Path, artifact.BuildRecord] | tuple[None, None]:
+        """Return the newest build of a key that can still be started: an image may have been removed meanwhile."""
+        folder, record = _known_build(builds, key)
+        if folder is not None and record is not None and record.kind in ("docker", "compose"):
+            from fairway.run.compose import images_of
+            from fairway.run.engine import has_image
+            from fairway.run.executor import build_environment
+
+            docker, *_, image = record.processes["web"].argv
+            images = [image] if record.kind == "docker" else images_of(folder)
+            environment = build_environment(self._toolchains.search_path)
+            for image in images:
+                if not await has_image(docker, image, environment):
+                    return None, None
+        return folder, record  # type: ignore[return-value]  # both are None, or neither is
+
     def _environment(self, app: AppSpec) -> tuple[dict[str, str], tuple[str, ...]]:
         """Return the app's variables, and those values that must not stand in a log."""
+        if app.env_file is None and not app.secrets:
+            return dict(app.env), ()
+        from fairway.apps.dotenv import read_env_file
+
         hidden = read_env_file(app.env_file) if app.env_file else {}
         if app.secrets:
             path = self.state / _SECRETS_FILE
@@ -174,12 +202,20 @@ class Builder:
         return {**app.env, **hidden}, tuple(hidden.values())
 
     async def _make(
-        self, app: AppSpec, source: Path, wishes: planner.Wishes, secrets: tuple[str, ...], say: _Voice
+        self,
+        app: AppSpec,
+        source: Path,
+        variables: tuple[dict[str, str], tuple[str, ...]],
+        say: _Voice,
     ) -> tuple[Path, artifact.BuildRecord]:
         """Build into a new folder; on any failure the folder is removed and only the log stays."""
+        from fairway.run.buildlog import BuildLog
+
+        env, secrets = variables
+        wishes = _wishes_of(app, tuple(env))
         builds = self.state / "builds" / app.name
         with BuildLog(self._log_path(app.name), secrets) as log:
-            job = _Job(app, source, wishes, log, say, search_path=self._toolchains.search_path)
+            job = _Job(app, source, wishes, log, say, env, search_path=self._toolchains.search_path)
             try:
                 await asyncio.to_thread(_sweep, builds)
                 say("copy", "copying the source", 0.05)
@@ -202,6 +238,10 @@ class Builder:
         return folder / f"{time.time_ns() // 1_000_000}.log"
 
     async def _carry_out(self, job: _Job) -> artifact.BuildRecord:
+        from fairway.build import planner
+        from fairway.build.facts import gather
+        from fairway.run.toolchain import ToolchainError
+
         copy = copied_path(job.folder)
         facts = await asyncio.to_thread(gather, job.app.name, copy)
         # Planning reads whole syntax trees and lock files: never on the event loop.
@@ -217,12 +257,14 @@ class Builder:
             kind = instead
             await self._tools(job, planner.needs(kind, facts))
         # A Compose file may mount folders beside it, which have to be the same ones in every release.
+        job.kind = kind
         layout = Layout(job.source if kind == "compose" else copy, job.folder / "output")
         layout.output.mkdir(mode=0o700)
         if kind == "python":
             layout = Layout(layout.source, layout.output, await self._python_environment(job, facts, copy))
+        compose = await self._freeze(job, facts, layout) if kind == "compose" else None
         about = planner.Resolution(
-            kind, facts, job.wishes, layout, job.tools, job.search_path, self._toolchains.which, job.key
+            kind, facts, job.wishes, layout, job.tools, job.search_path, self._toolchains.which, job.key, compose
         )
         before = await asyncio.to_thread(artifact.inspect, layout.source, layout.output, layout.environment)
         steps, notes = await asyncio.to_thread(planner.plan_steps, about, before)
@@ -239,6 +281,8 @@ class Builder:
             key=job.key,
             processes={n: artifact.StoredCommand.of(c) for n, c in start.processes.items()},
             before=artifact.StoredCommand.of(start.before) if start.before else None,
+            stop=artifact.StoredCommand.of(start.stop) if start.stop else None,
+            clear=artifact.StoredCommand.of(start.clear) if start.clear else None,
             env=start.env,
             environment=str(layout.environment) if layout.environment else None,
             programs=artifact.stamps(commands, _runtime_tools(kind, job.tools)),
@@ -259,17 +303,33 @@ class Builder:
         job.search_path = os.pathsep.join(dict.fromkeys([*folders, *job.search_path.split(os.pathsep)]))
 
     async def _python_environment(self, job: _Job, facts: Facts, copy: Path) -> Path:
+        from fairway.run.pyenv import EnvironmentWish, ensure_environment
+
         wish = EnvironmentWish(facts, job.content, copy, named=bool(job.app.command) or "web" in facts.procfile)
         return await ensure_environment(
             self.state, wish, self._toolchains, lambda s: self._step(job, s, 0.15), lambda m: job.say("build", m)
         )
 
+    async def _freeze(self, job: _Job, facts: Facts, layout: Layout) -> ComposeProject:
+        from fairway.build import planner
+        from fairway.run.compose import freeze
+
+        project = planner.compose_project(facts, job.wishes, layout)
+        port = job.app.backend.port or _ANY_PORT
+        return await freeze(
+            project, layout.output, job.key, port, docker=job.tools["docker"], run=lambda s: self._step(job, s, 0.15)
+        )
+
     async def _step(self, job: _Job, step: Step, fraction: float) -> None:
+        from fairway.run.executor import build_environment, execute
+
         job.say("build", step.title, fraction)
         tried = [step.command] if step.otherwise is None else [step.command, step.otherwise]
         for number, command in enumerate(tried):
             job.log.write(f"$ {command}")
-            environment = {**build_environment(job.search_path), **job.app.env}
+            # Compose fills the file's ${NAME} from here, before it looks at anything, secrets too.
+            own = job.env if job.kind == "compose" else job.app.env
+            environment = {**build_environment(job.search_path), **own}
             outcome = await execute(
                 command, job.log, environment=environment, timeout=self._step_timeout,
                 on_line=lambda line: job.say("build", line[:200], fraction),
@@ -314,6 +374,9 @@ class Builder:
     async def _before(self, release: Release, command: Command, secrets: tuple[str, ...], say: _Voice) -> None:
         """Run what has to be done before a release may serve, such as migrations; without it there is no release."""
         say("finish", f"running {command}"[:200], 0.95)
+        from fairway.run.buildlog import BuildLog
+        from fairway.run.executor import build_environment, execute
+
         with BuildLog(self._log_path(release.app), secrets) as log:
             log.write(f"$ {command}")
             environment = {**build_environment(self._toolchains.search_path), **release.env}
@@ -342,6 +405,8 @@ def _compose(
         directory=state / "releases" / name / identity,
         processes={n: c.command() for n, c in record.processes.items()},
         before=record.before.command() if record.before else None,
+        stop=record.stop.command() if record.stop else None,
+        clear=record.clear.command() if record.clear else None,
         env=env,
         digest=digest,
         created_at=created_at,
@@ -362,6 +427,8 @@ def _source_of(app: AppSpec) -> Path:
 
 
 def _wishes_of(app: AppSpec, names: tuple[str, ...]) -> planner.Wishes:
+    from fairway.build import planner
+
     return planner.Wishes(app.runtime, app.compose_file, app.command, app.build, dict(app.processes), names)
 
 
@@ -369,9 +436,20 @@ def _key_of(content: str, app: AppSpec) -> str:
     """Return the key of a build: content, the entry's own words on building, and the planners' version."""
     words = [
         _PLANNERS, content, app.name, app.runtime, str(app.compose_file or ""), app.command, app.build,
-        sorted(app.processes.items()), sorted(app.env.items()), sorted(app.secrets),
+        sorted(app.processes.items()), sorted(app.env.items()), sorted(app.secrets), *_compose_words(app),
     ]  # fmt: skip
     return hashlib.sha256(msgspec.json.encode(words)).hexdigest()
+
+
+def _compose_words(app: AppSpec) -> list[object]:
+    """Return what of a Compose file the content of the source folder does not say: its text where it lies elsewhere."""
+    file, source = app.compose_file, app.source
+    if file is None or app.runtime == "process" or source is None or file.is_relative_to(source):
+        return [app.backend.port] if app.runtime == "compose" else []
+    try:
+        return [app.backend.port, hashlib.sha256(file.read_bytes()).hexdigest()]
+    except OSError:
+        return [app.backend.port]
 
 
 def _known_build(builds: Path, key: str) -> tuple[Path, artifact.BuildRecord] | tuple[None, None]:
@@ -381,7 +459,7 @@ def _known_build(builds: Path, key: str) -> tuple[Path, artifact.BuildRecord] | 
         record = artifact.load_record(folder)
         if record is None or record.key != key or not record.startable():
             continue
-        if record.environment is None or is_complete(Path(record.environment)):
+        if record.environment is None or artifact.is_complete(Path(record.environment)):
             return folder, record
     return None, None
 
@@ -425,6 +503,8 @@ def _as_build_error(error: FairwayError | OSError | ValueError | RecursionError,
     if not isinstance(error, FairwayError):
         message = f"expected files of {app} that can be read, got: {type(error).__name__}: {str(error)[:200]}"
         return BuildError(message, app=app, code="build.source", evidence=Evidence(tail=log.tail, log_path=log.path))
+    from fairway.apps.dotenv import EnvFileError
+
     code = "build.config" if isinstance(error, EnvFileError) else error.code
     known = isinstance(error, PlanError) or code.startswith("build.")
     evidence = Evidence(tail=log.tail, log_path=log.path)

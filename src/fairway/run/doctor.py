@@ -23,6 +23,7 @@ _TOOLS: tuple[tuple[ToolName, str], ...] = (
     ("yarn", "apps with yarn.lock; without it npm brings one for each build"),
     ("pnpm", "apps with pnpm-lock.yaml; without it npm brings one for each build"),
     ("docker", "apps with `runtime: compose` or nothing but a Dockerfile"),
+    ("compose", "apps with a Compose file that run by it: the plugin of docker"),
 )
 _SERVERS: tuple[tuple[str, str, str], ...] = (
     ("nginx", "`fairway nginx`, and gRPC faces", "apt install nginx, or brew install nginx"),

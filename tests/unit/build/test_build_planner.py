@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fairway.build import dotnet, golang, node, planner, python
+from fairway.build import docker, dotnet, golang, node, planner, python
 from fairway.build.facts import Facts
 from fairway.build.plan import Built, Kind, Layout, PlanError, StartPlan, Tool
 from fairway.build.planner import Resolution, Wishes
@@ -448,15 +448,34 @@ class TestDocker:
 
     def test_compose_runs_in_the_foreground(self) -> None:
         facts = folder({"docker-compose.yml": ""})
-        assert web(facts).argv[:5] == (
-            "/t/docker",
-            "compose",
-            "--file",
-            "/b/source/docker-compose.yml",
-            "--project-name",
-        )
+        project = ("/t/docker", "compose", "--project-name", "fairway-shop", "--project-directory", "/b/source")
+        file = ("--file", "/b/source/docker-compose.yml")
+        plan = start(facts)
+        assert plan.processes["web"].argv[:9] == (*project, *file, "up")
+        assert plan.stop is not None
+        assert plan.stop.argv == (*project, *file, "down", "--remove-orphans", "--timeout", "$GRACE")
         steps, _ = planner.plan_steps(resolution(facts, Wishes(compose_file=Path("/x/c.yml"))), Built())
-        assert steps[0].command.argv[3:5] == ("/x/c.yml", "--project-name")
+        assert steps[0].command.argv[4:] == ("--project-directory", "/x", "--file", "/x/c.yml", "build")
+        assert [s.optional for s in steps] == [False, True]
+
+    def test_limits_are_the_engines(self) -> None:
+        argv = web(folder({"Dockerfile": "CMD x"})).argv
+        bounded = docker.limited(argv, 256 << 20, 0.5)
+        assert bounded[:4] == ("/t/docker", "run", "--memory=268435456b", "--cpus=0.5")
+        assert bounded[4:] == argv[2:]
+        assert docker.limited(argv, None, None) == argv
+
+    def test_a_container_is_reached_from_outside_and_never_pulled(self) -> None:
+        plan = start(folder({"Dockerfile": "EXPOSE 3000\n# no SUPPORT here\n"}))
+        argv = plan.processes["web"].argv
+        assert "HOST=0.0.0.0" in argv
+        assert argv[argv.index("--pull") + 1] == "never"
+        assert "127.0.0.1:$PORT:3000" in argv
+        assert plan.clear is not None
+        assert plan.clear.argv == ("/t/docker", "rm", "--force", "--volumes", argv[argv.index("--name") + 1])
+        own = web(folder({"Dockerfile": "CMD x"}), Wishes(env=("HOST",))).argv
+        assert "HOST=0.0.0.0" not in own
+        assert "HOST" in own
 
 
 def test_processes_of_the_entry_come_over_the_procfile() -> None:
