@@ -3,10 +3,15 @@
 The same queues and rules as `Chan`, under one lock: every step that looks at the channel and changes it holds
 the lock, commits at most the waiters that it serves, and wakes them by what `waiters` describes. It never waits
 while it holds the lock.
+
+One step goes without: a receive that finds the buffer filled takes the first value, one operation of a deque, and
+takes the lock only if a sender is blocked. So under the lock a buffer may become shorter at any time, never
+longer; a sender that is queued for a full buffer looks at it once more.
 """
 
 from __future__ import annotations
 
+import sys
 import threading
 from asyncio import CancelledError, Future
 from collections import deque
@@ -19,69 +24,13 @@ from fairway.concurrency.cases import CLOSED, NOT_READY, RecvCase, SendCase
 from fairway.concurrency.errors import Closed, CloseOfClosed, SendOnClosed, TimedOut
 from fairway.concurrency.parking import defer, enter
 from fairway.concurrency.views import ChanStatistics, RecvChan, RecvView, SendChan, SendView
-from fairway.concurrency.waiters import SharedEntry, TaskWaiter, ThreadWaiter, mailbox_of
+from fairway.concurrency.wait_queue import Waiter, WaitQueue
+from fairway.concurrency.waiters import SharedEntry, TaskWaiter, ThreadWaiter, doorbells, mailbox_of, ring_doorbells
 
 T = TypeVar("T")
-_COMPACT_FROM = 16
-_Waiter = ThreadWaiter | TaskWaiter | SharedEntry
-
-
-class WaitQueue:
-    """Waiters in the order in which they came, each with the value that it sends (None for receivers).
-
-    Used under the channel's lock. A waiter that gave up leaves a dead item behind, unless it stands at an end;
-    the queue is rebuilt when those are the majority.
-    """
-
-    __slots__ = ("_dead", "_items")
-
-    def __init__(self) -> None:
-        self._items: deque[tuple[_Waiter, Any]] = deque()
-        self._dead = 0
-
-    def __len__(self) -> int:
-        return len(self._items)
-
-    def __iter__(self) -> Iterator[_Waiter]:
-        return iter([waiter for waiter, _ in self._items])
-
-    def add(self, waiter: _Waiter, value: Any = None) -> None:
-        """Put `waiter` at the end."""
-        self._items.append((waiter, value))
-
-    def serve(self, result: Any) -> tuple[bool, Any]:
-        """Commit the first waiter that is alive with `result`: (True, its value), or (False, None) if there is none."""
-        items = self._items
-        while items:
-            waiter, value = items.popleft()
-            if waiter.done():
-                self._dead -= 1
-            elif waiter.set_result(result):
-                return True, value
-        return False, None
-
-    def any_alive(self) -> bool:
-        """Whether a waiter is left that can be served; the dead ones before it are dropped."""
-        items = self._items
-        while items:
-            if registry.is_waiting(items[0][0]):
-                return True
-            items.popleft()
-            self._dead -= 1
-        return False
-
-    def drop(self, waiter: _Waiter) -> None:
-        """Take out a waiter that was decided elsewhere or gave up."""
-        items = self._items
-        if items and items[-1][0] is waiter:
-            items.pop()
-        elif items and items[0][0] is waiter:
-            items.popleft()
-        else:
-            self._dead += 1
-            if self._dead > _COMPACT_FROM and self._dead * 2 > len(items):
-                self._items = deque(item for item in items if not item[0].done())
-                self._dead = min(0, self._dead - len(items) + len(self._items))
+# Whether all threads see the operations on two deques in one order, as they do where a global lock runs them one at
+# a time. Then a receive takes from the buffer without the channel's lock, which costs more than all the rest of it.
+LOCK_FREE: bool = getattr(sys, "_is_gil_enabled", lambda: True)()
 
 
 class SharedChan(SendChan[T], RecvChan[T], RecvCase[T], Generic[T]):
@@ -161,6 +110,8 @@ class SharedChan(SendChan[T], RecvChan[T], RecvCase[T], Generic[T]):
         """
         with self.lock:
             done = self.put_locked(value)
+        if doorbells:
+            ring_doorbells()
         if done is CLOSED:
             raise SendOnClosed
         return done is True
@@ -173,6 +124,8 @@ class SharedChan(SendChan[T], RecvChan[T], RecvCase[T], Generic[T]):
         """
         with self.lock:
             value = self.take_locked()
+        if doorbells:
+            ring_doorbells()
         if value is NOT_READY:
             return None
         if value is CLOSED:
@@ -192,14 +145,21 @@ class SharedChan(SendChan[T], RecvChan[T], RecvCase[T], Generic[T]):
             for queue in (self._receivers, self._senders):
                 while queue.serve(CLOSED)[0]:
                     continue
+        if doorbells:
+            ring_doorbells()
 
     # -- waiting, in tasks -----------------------------------------------------------------------------------
 
     async def send(self, value: T, /) -> None:
         """Wait until a receiver or the buffer has taken `value`; see `Chan.send`."""
         with self.lock:
+            if len(self._buf) < self._cap and not (self._receivers.items or self._senders.items or self._closed):
+                self._buf.append(value)
+                return
             done = self.put_locked(value)
-            waiter = self._park(self._senders, value) if done is NOT_READY else None
+            waiter = self._park(True, value) if done is NOT_READY else None
+        if doorbells:
+            ring_doorbells()
         if waiter is not None:
             done = await self._wait(*waiter, self._senders)
         if done is CLOSED:
@@ -207,6 +167,15 @@ class SharedChan(SendChan[T], RecvChan[T], RecvCase[T], Generic[T]):
 
     async def recv(self) -> T:
         """Wait for a value and return it; see `Chan.recv`."""
+        if LOCK_FREE and self._buf:
+            try:
+                first = self._buf.popleft()
+            except IndexError:  # another thread took the last one in between
+                first = NOT_READY
+            if first is not NOT_READY:
+                if self._senders.items:
+                    self._refill()
+                return first
         value = await self._recv()
         if value is CLOSED:
             raise Closed
@@ -221,6 +190,15 @@ class SharedChan(SendChan[T], RecvChan[T], RecvCase[T], Generic[T]):
 
     async def __anext__(self) -> T:
         """Receive the next value, or raise `StopAsyncIteration` once closed and drained."""
+        if LOCK_FREE and self._buf:
+            try:
+                first = self._buf.popleft()
+            except IndexError:  # another thread took the last one in between
+                first = NOT_READY
+            if first is not NOT_READY:
+                if self._senders.items:
+                    self._refill()
+                return first
         value = await self._recv()
         if value is CLOSED:
             raise StopAsyncIteration
@@ -231,7 +209,9 @@ class SharedChan(SendChan[T], RecvChan[T], RecvCase[T], Generic[T]):
         check_batch(n)
         with self.lock:
             got = self._take_many(n, [])
-            waiter = None if got or self._closed else self._park(self._receivers)
+            waiter = None if got or self._closed else self._park(False)
+        if doorbells:
+            ring_doorbells()
         if waiter is None:
             return got
         first = await self._wait(*waiter, self._receivers)
@@ -250,7 +230,9 @@ class SharedChan(SendChan[T], RecvChan[T], RecvCase[T], Generic[T]):
                 with self.lock:
                     at, done = self._put_run(batch, at)
                     if done is NOT_READY:
-                        waiter = self._park(self._senders, batch[at])
+                        waiter = self._park(True, batch[at])
+                if doorbells:
+                    ring_doorbells()
                 if waiter is not None:
                     done = await self._wait(*waiter, self._senders)
                     at += done is True
@@ -267,12 +249,18 @@ class SharedChan(SendChan[T], RecvChan[T], RecvCase[T], Generic[T]):
             SendOnClosed: The channel is closed, or was closed during the wait.
             TimedOut: The time ran out; the value was not taken. A `TimeoutError`.
         """
-        timeout = check_timeout(timeout)
+        if timeout is not None:
+            timeout = check_timeout(timeout)
         with self.lock:
+            if len(self._buf) < self._cap and not (self._receivers.items or self._senders.items or self._closed):
+                self._buf.append(value)
+                return
             done = self.put_locked(value)
             if done is NOT_READY:
                 waiter = ThreadWaiter()
-                self._senders.add(waiter, value)
+                self.enqueue_locked(waiter, True, value)
+        if doorbells:
+            ring_doorbells()
         if done is NOT_READY:
             done = self._wait_sync(waiter, self._senders, timeout)
         if done is CLOSED:
@@ -285,12 +273,15 @@ class SharedChan(SendChan[T], RecvChan[T], RecvCase[T], Generic[T]):
             Closed: The channel is closed and drained.
             TimedOut: The time ran out. A `TimeoutError`.
         """
-        timeout = check_timeout(timeout)
+        if timeout is not None:
+            timeout = check_timeout(timeout)
         with self.lock:
             value = self.take_locked()
             if value is NOT_READY:
                 waiter = ThreadWaiter()
-                self._receivers.add(waiter)
+                self.enqueue_locked(waiter, False)
+        if doorbells:
+            ring_doorbells()
         if value is NOT_READY:
             value = self._wait_sync(waiter, self._receivers, timeout)
         if value is CLOSED:
@@ -307,10 +298,13 @@ class SharedChan(SendChan[T], RecvChan[T], RecvCase[T], Generic[T]):
         timeout = check_timeout(timeout)
         with self.lock:
             got = self._take_many(n, [])
-            if got or self._closed:
-                return got
-            waiter = ThreadWaiter()
-            self._receivers.add(waiter)
+            waiter = None if got or self._closed else ThreadWaiter()
+            if waiter is not None:
+                self.enqueue_locked(waiter, False)
+        if doorbells:
+            ring_doorbells()
+        if waiter is None:
+            return got
         first = self._wait_sync(waiter, self._receivers, timeout)
         return [] if first is CLOSED else self._with_more(first, n)
 
@@ -328,15 +322,15 @@ class SharedChan(SendChan[T], RecvChan[T], RecvCase[T], Generic[T]):
 
     def take_locked(self) -> Any:
         """Receive now, the lock being held: a value, CLOSED or NOT_READY."""
-        buf = self._buf
-        if buf:
-            value = buf.popleft()
-            if self._senders:
-                served, refill = self._senders.serve(True)
-                if served:
-                    buf.append(refill)
+        try:
+            value = self._buf.popleft()
+        except IndexError:  # not looked at before: a receive without the lock may come between
+            value = NOT_READY
+        if value is not NOT_READY:
+            if self._senders.items:
+                self.refill_locked()
             return value
-        if self._senders:
+        if self._senders.items:
             served, value = self._senders.serve(True)
             if served:
                 return value
@@ -346,12 +340,26 @@ class SharedChan(SendChan[T], RecvChan[T], RecvCase[T], Generic[T]):
         """Send now, the lock being held: True, CLOSED or NOT_READY."""
         if self._closed:
             return CLOSED
-        if self._receivers and self._receivers.serve(value)[0]:
+        if self._receivers.items and self._receivers.serve(value)[0]:
             return True
+        if self._senders.items:
+            self.refill_locked()
         if len(self._buf) < self._cap:
             self._buf.append(value)
             return True
         return NOT_READY
+
+    def refill_locked(self) -> None:
+        """Move values of blocked senders into the buffer as far as there is room, the lock being held.
+
+        To be called where a receive made room, and where a sender was queued: a receive that takes from the
+        buffer without the lock looks for senders afterwards, a sender looks for room after it has queued, and so
+        at least one of the two sees the other.
+        """
+        while self._senders.items and len(self._buf) < self._cap:
+            served, value = self._senders.serve(True)
+            if served:
+                self._buf.append(value)
 
     def _put_run(self, batch: Sequence[T], at: int) -> tuple[int, Any]:
         """Send ``batch[at:]`` as far as that needs no waiting: where it stopped, and why (True: at the end)."""
@@ -371,22 +379,41 @@ class SharedChan(SendChan[T], RecvChan[T], RecvCase[T], Generic[T]):
             got.append(value)
         return got
 
-    def _park(self, queue: WaitQueue, value: Any = None) -> tuple[TaskWaiter, Any, int]:
+    def enqueue_locked(self, waiter: Waiter, is_send: bool, value: Any = None) -> None:
+        """Queue a waiter that found the channel not ready, the lock being held since."""
+        if is_send:
+            self._senders.add(waiter, value)
+            self.refill_locked()
+        else:
+            self._receivers.add(waiter)
+
+    def _park(self, is_send: bool, value: Any = None) -> tuple[TaskWaiter, Any, int]:
         loop, task, n = enter()
         waiter = TaskWaiter(Future(loop=loop), mailbox_of(loop))
-        queue.add(waiter, value)
+        self.enqueue_locked(waiter, is_send, value)
         return waiter, task, n
 
     # -- inside, without the lock ----------------------------------------------------------------------------
 
+    def _refill(self) -> None:
+        with self.lock:
+            self.refill_locked()
+        if doorbells:
+            ring_doorbells()
+
     def _with_more(self, first: T, n: int) -> list[T]:
         with self.lock:
-            return self._take_many(n, [first])
+            got = self._take_many(n, [first])
+        if doorbells:
+            ring_doorbells()
+        return got
 
     async def _recv(self) -> Any:
         with self.lock:
             value = self.take_locked()
-            waiter = self._park(self._receivers) if value is NOT_READY else None
+            waiter = self._park(False) if value is NOT_READY else None
+        if doorbells:
+            ring_doorbells()
         return value if waiter is None else await self._wait(*waiter, self._receivers)
 
     async def _wait(self, waiter: TaskWaiter, task: Any, n: int, queue: WaitQueue) -> Any:
@@ -416,7 +443,7 @@ class SharedChan(SendChan[T], RecvChan[T], RecvCase[T], Generic[T]):
             raise TimedOut(f"nothing happened on {self!r} for {timeout} s")
         return waiter.result
 
-    def forget(self, waiter: _Waiter, queue: WaitQueue, exc: BaseException) -> None:
+    def forget(self, waiter: Waiter, queue: WaitQueue, exc: BaseException) -> None:
         """Take an abandoned waiter out of `queue`.
 
         Only a `CancelledError` comes at a known place. Any other exception may come from the garbage collector
@@ -444,7 +471,7 @@ class SharedChan(SendChan[T], RecvChan[T], RecvCase[T], Generic[T]):
     def blocked(self) -> Iterator[registry.Blocked]:
         """Yield who waits here, for `fairway.concurrency.debug`."""
         with self.lock:
-            waiting: list[tuple[_Waiter, Literal["recv", "send"]]] = [(w, "recv") for w in self._receivers]
+            waiting: list[tuple[Waiter, Literal["recv", "send"]]] = [(w, "recv") for w in self._receivers]
             waiting += [(w, "send") for w in self._senders]
         for waiter, kind in waiting:
             if registry.is_waiting(waiter):

@@ -18,7 +18,7 @@ from fairway.concurrency.errors import SendOnClosed, WrongArgument
 from fairway.concurrency.nil import nil
 from fairway.concurrency.parking import defer, enter
 from fairway.concurrency.shared import SharedChan
-from fairway.concurrency.waiters import SharedEntry, TaskWaiter, mailbox_of
+from fairway.concurrency.waiters import SharedEntry, TaskWaiter, doorbells, mailbox_of, ring_doorbells
 
 Selected = tuple[int, Any, bool]
 
@@ -69,7 +69,7 @@ def _place(case: Case[Any], entry: SharedEntry) -> tuple[Any, Any, SharedEntry]:
     chan = channel_of(case)
     value = case.value if isinstance(case, SendCase) else None
     if isinstance(chan, SharedChan):
-        chan.queue_for(entry.is_send).add(entry, value)
+        chan.enqueue_locked(entry, entry.is_send, value)
         return chan, entry, entry
     if entry.is_send:
         pair = (entry, value)
@@ -109,6 +109,8 @@ async def select_shared(cases: Sequence[Case[Any]], default: bool, timeout: floa
             start = int(random() * len(live))  # noqa: S311  # a channel may stand in several cases: fairness
             live = live[start:] + live[:start]
             placed = [_place(case, SharedEntry(waiter, i, isinstance(case, SendCase))) for i, case in live]
+    if doorbells:
+        ring_doorbells()
     if result is NOT_READY:
         if default or timeout == 0:
             return DEFAULT

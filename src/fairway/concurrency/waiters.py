@@ -6,7 +6,8 @@ owner abandons it. A passer holds the lock of the channel from the claim until t
 lost the claim sees the result after taking that lock once.
 
 A task is woken through the mailbox of its loop: results pile up in a queue, and one `call_soon_threadsafe` is
-under way at a time, however many there are.
+under way at a time, however many there are. That call writes to a socket and lets other threads run meanwhile, so
+it is made after the lock of the channel was released: the woken task would run straight into that lock.
 """
 
 from __future__ import annotations
@@ -32,31 +33,46 @@ class Mailbox:
         self._waiting: deque[TaskWaiter] = deque()
         self._notified = False
 
-    def post(self, waiter: TaskWaiter) -> bool:
-        """Have the committed `waiter` resumed on its loop; False if that loop is closed."""
+    def post(self, waiter: TaskWaiter) -> None:
+        """Have the committed `waiter` resumed on its loop, by the next `ring_doorbells` if that is another one."""
         if asyncio._get_running_loop() is self.loop:
             waiter.resume()
-            return True
-        if self.loop.is_closed():
-            return False
+            return
         # Append, then look at the flag; the drain lowers the flag, then empties the queue. Whichever way the two
         # interleave, nothing stays behind; at worst the loop is notified twice.
         self._waiting.append(waiter)
         if not self._notified:
             self._notified = True
-            try:
-                self.loop.call_soon_threadsafe(self._drain)
-            except RuntimeError:
-                if not self.loop.is_closed():
-                    raise
-                return False
-        return True
+            doorbells.append(self)
+
+    def ring(self) -> None:
+        """Notify the loop; nothing happens if it was closed since."""
+        try:
+            self.loop.call_soon_threadsafe(self._drain)
+        except RuntimeError:
+            if not self.loop.is_closed():
+                raise
 
     def _drain(self) -> None:
         self._notified = False
         waiting = self._waiting
         while waiting:
             waiting.popleft().resume()
+
+
+# Mailboxes whose loops are still to be notified. Whoever put one here rings after it has released the channel's
+# lock, unless another thread came first.
+doorbells: deque[Mailbox] = deque()
+
+
+def ring_doorbells() -> None:
+    """Notify the loops of the tasks that were committed; to be called without any channel's lock."""
+    while doorbells:
+        try:
+            mailbox = doorbells.popleft()
+        except IndexError:  # another thread was faster
+            return
+        mailbox.ring()
 
 
 class _PerThread(threading.local):
@@ -133,11 +149,12 @@ class TaskWaiter:
         return self.claim.locked() or self.future.done()
 
     def set_result(self, result: Any) -> bool:
-        """Commit with `result` and have the task woken; False if it was decided before or its loop is closed."""
+        """Commit with `result` and post the wake-up; False if it was decided before or its loop is closed."""
         if self._mailbox.loop.is_closed() or not self.claim.acquire(False):
             return False
         self.result = result
-        return self._mailbox.post(self)
+        self._mailbox.post(self)
+        return True
 
     def resume(self) -> None:
         """Complete the task's future; to be called on its loop."""

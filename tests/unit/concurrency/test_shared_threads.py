@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from fairway.concurrency import Chan, Closed, SendOnClosed, SharedChan, TimedOut, WrongArgument, nil, select
+from fairway.concurrency import Chan, Closed, SendOnClosed, SharedChan, TimedOut, WrongArgument, nil, select, shared
+from fairway.concurrency.waiters import ThreadWaiter
 
 LIMIT = 30.0
 
@@ -68,8 +69,14 @@ def blocked(ch: SharedChan[Any], senders: int, receivers: int) -> None:
         time.sleep(0)
 
 
+@pytest.fixture(params=[True, False], ids=["lock-free", "locked"])
+def both_ways(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Receive with and without the lock; the latter is what a free-threaded build does not do."""
+    monkeypatch.setattr(shared, "LOCK_FREE", request.param and shared.LOCK_FREE)
+
+
 @pytest.mark.parametrize("cap", [0, 1, 16])
-@pytest.mark.usefixtures("fast_switching")
+@pytest.mark.usefixtures("fast_switching", "both_ways")
 def test_threads_to_threads(cap: int) -> None:
     ch, got, count = SharedChan[int](cap), [list[int]() for _ in range(3)], 700
     threads = Threads()
@@ -100,7 +107,7 @@ def test_threads_to_threads(cap: int) -> None:
 
 
 @pytest.mark.parametrize("cap", [0, 1, 16])
-@pytest.mark.usefixtures("fast_switching")
+@pytest.mark.usefixtures("fast_switching", "both_ways")
 def test_threads_and_several_loops(cap: int) -> None:
     """Threads send, two loops in threads of their own pass on, a thread collects."""
     first, second, count = SharedChan[int](cap), SharedChan[int](cap), 600
@@ -168,7 +175,7 @@ def test_select_over_shared_channels_from_threads_and_loops() -> None:
     assert sorted(got) == list(range(2 * count))
 
 
-@pytest.mark.usefixtures("fast_switching")
+@pytest.mark.usefixtures("fast_switching", "both_ways")
 def test_cancelled_tasks_and_timed_out_threads_lose_nothing() -> None:
     """A thread commits while tasks are being cancelled and threads time out: every value is accounted for."""
     ch, count = SharedChan[int](0), 1500
@@ -408,3 +415,58 @@ def test_views_of_shared_channels() -> None:
         assert out.try_send(1)
     assert ch.receiver.try_recv() == (1, True)
     assert ch.receiver.try_recv() == (None, False)
+
+
+def test_a_sender_that_queues_while_a_receive_without_the_lock_makes_room_is_served() -> None:
+    ch, threads = SharedChan[int](1), Threads()
+    ch.send_sync(1)
+    found_full = ch.put_locked(2)
+    assert not isinstance(found_full, bool)
+    ch._buf.popleft()  # what a receive of another thread does between a sender's look and its queueing
+    waiter = ThreadWaiter()
+    with ch.lock:
+        ch.enqueue_locked(waiter, True, 2)
+    assert waiter.done()
+    assert waiter.result is True
+    assert ch.try_recv() == (2, True)
+    assert ch.try_recv() is None
+    threads.join()
+
+
+def test_nobody_overtakes_a_sender_while_its_value_waits_for_the_refill() -> None:
+    ch = SharedChan[int](1)
+    ch.send_sync(1)
+    waiter = ThreadWaiter()
+    with ch.lock:
+        ch.enqueue_locked(waiter, True, 2)
+    ch._buf.popleft()  # a receive that took its value and has yet to look for senders
+    assert not ch.try_send(3)
+    assert waiter.done()
+    assert ch.try_recv() == (2, True)
+
+
+async def test_loops_are_notified_without_the_lock(monkeypatch: pytest.MonkeyPatch) -> None:
+    ch, loop, threads = SharedChan[int](0), asyncio.get_running_loop(), Threads()
+    notify, held = loop.call_soon_threadsafe, list[bool]()
+
+    def watch(*args: Any, **kwargs: Any) -> asyncio.Handle:
+        held.append(ch.lock.locked())
+        return notify(*args, **kwargs)
+
+    receiver = asyncio.ensure_future(ch.recv())
+    await asyncio.sleep(0)
+    monkeypatch.setattr(loop, "call_soon_threadsafe", watch)
+    threads.start(ch.send_sync, 1)
+    assert await receiver == 1
+    sender = asyncio.ensure_future(ch.send(2))
+    await asyncio.sleep(0)
+    got = list[int]()
+    threads.start(lambda: got.append(ch.recv_sync(LIMIT)))
+    await sender
+    closing = asyncio.ensure_future(ch.recv_ok())
+    await asyncio.sleep(0)
+    threads.start(ch.close)
+    assert await closing == (None, False)
+    await asyncio.to_thread(threads.join)
+    assert held[:3] == [False, False, False]
+    assert got == [2]
