@@ -1,6 +1,7 @@
 """The access log: one JSON object a line, written by a thread of its own so that a slow disk never slows a request.
 
-The data path appends one tuple to a bounded ring; when the writer does not keep up, records are dropped and counted.
+The data path appends one tuple to a bounded ring, which the writer empties five times a second, and sooner when it
+fills; when the writer does not keep up, records are dropped and counted.
 Successful requests can be sampled; answers of 400 and above always go in.
 """
 
@@ -20,11 +21,13 @@ if TYPE_CHECKING:
     from fairway.proxy.exchange import Exchange
 
 RING: Final = 16_384
+_WAKE_AT: Final = RING // 4
 _FLUSH_S: Final = 0.2
 _BATCH: Final = 1024
+_monotonic = time.monotonic
 
 
-class Record(msgspec.Struct):
+class Record(msgspec.Struct, gc=False):
     """One line of the log."""
 
     time: float
@@ -85,28 +88,28 @@ class AccessLog:
         if self._thread is not None:
             self._thread.join(2.0)
 
-    def exchange(self, exchange: Exchange) -> None:
-        """Record an exchange that has ended."""
+    def exchange(self, exchange: Exchange, duration: float | None = None) -> None:
+        """Record an exchange that has ended, `duration` seconds after it began (None: now)."""
         status = exchange.status
         if status < 400 and self._sample < 1.0 and self._random() >= self._sample:
             return
-        if len(self._ring) >= RING:
-            self.dropped += 1
+        if not self._has_room():
             return
         head = exchange.head
+        client = exchange.client
         target = exchange.target
         route = exchange.route
         self._ring.append(
             (
                 exchange.started,
-                exchange.worker.address_of(exchange.client, head),
+                client.address if head.forwarded_for is None else exchange.worker.address_of(client, head),
                 head.method,
                 head.host,
                 head.target,
                 status,
                 exchange.sent,
                 exchange.latency,
-                time.monotonic(),
+                _monotonic() - exchange.started if duration is None else duration,
                 route.name if route is not None else None,
                 target.id if target is not None else None,
                 exchange.request_id,
@@ -114,13 +117,20 @@ class AccessLog:
             )
         )
 
+    def _has_room(self) -> bool:
+        count = len(self._ring)
+        if count >= RING:
+            self.dropped += 1
+            return False
+        if count == _WAKE_AT:
+            self._wake.set()
+        return True
+
     def refusal(self, status: int, address: str, request_id: bytes) -> None:
         """Record a request that was refused before it was one."""
-        if len(self._ring) >= RING:
-            self.dropped += 1
-            return
-        now = time.monotonic()
-        self._ring.append((now, address, None, None, None, status, 0, 0.0, now, None, None, request_id, None))
+        if self._has_room():
+            now = _monotonic()
+            self._ring.append((now, address, None, None, None, status, 0, 0.0, 0.0, None, None, request_id, None))
 
     def _write_all(self, output: BinaryIO) -> None:
         encoder = msgspec.json.Encoder()
@@ -129,34 +139,32 @@ class AccessLog:
         with output:
             while True:
                 self._wake.wait(_FLUSH_S)
-                records = [_as_record(ring.popleft(), offset) for _ in range(min(len(ring), _BATCH))]
-                if records:
+                self._wake.clear()
+                stopped = self._stopped  # asked before the ring is: what was recorded before the end is written
+                while ring:
+                    records = [_as_record(ring.popleft(), offset) for _ in range(min(len(ring), _BATCH))]
                     try:
                         output.write(encoder.encode_lines(records))
                     except OSError:
                         self.dropped += len(records)  # a full disk or a closed pipe costs log lines, never requests
-                elif self._stopped:
+                if stopped:
                     return
 
 
 def _as_record(raw: tuple[Any, ...], offset: float) -> Record:
-    started, client, method, host, target, status, size, latency, ended, route, upstream, request_id, trace = raw
+    started, client, method, host, target, status, size, latency, duration, route, upstream, request_id, trace = raw
     return Record(
-        round(started + offset, 6),
+        int((started + offset) * 1e6) / 1e6,  # microseconds; a fifth of the time that round() takes
         client,
-        _text(method),
-        _text(host),
-        _text(target),
+        None if method is None else method.decode("latin-1"),
+        None if host is None else host.decode("latin-1"),
+        None if target is None else target.decode("latin-1"),
         status,
         size,
-        round(latency, 6),
-        round(ended - started, 6),
+        int(latency * 1e6 + 0.5) / 1e6,
+        int(duration * 1e6 + 0.5) / 1e6,
         route,
         upstream,
         request_id.decode("latin-1"),
-        _text(trace),
+        None if trace is None else trace.decode("latin-1"),
     )
-
-
-def _text(value: bytes | None) -> str | None:
-    return None if value is None else value.decode("latin-1")

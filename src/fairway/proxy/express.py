@@ -114,7 +114,7 @@ def deliver(upstream: UpstreamConnection, exchange: Exchange, response: Response
     books.latency_sum += latency
     worker.in_flight -= 1
     if worker.log is not None:
-        worker.log.exchange(exchange)
+        worker.log.exchange(exchange, latency)
     upstream.exchange = exchange.upstream = None
     idle = target.idle
     now = worker.wheel.now
