@@ -44,7 +44,7 @@ class RedisStreamsEventPublisher(StoreEventPublisher):
     """An `EventPublisher` on Redis Streams.
 
     Args:
-        url: ``redis://host:port/db``.
+        url: ``redis://host:port/db``, or another that `RedisEventStore.open` reads.
         topic: Topic of every event; None takes the event's type.
 
     Raises:
@@ -52,6 +52,6 @@ class RedisStreamsEventPublisher(StoreEventPublisher):
     """
 
     def __init__(self, url: str, *, topic: str | None = None) -> None:
-        if not url.startswith(("redis://", "rediss://", "valkey://")):
+        if not url.startswith(("redis://", "rediss://", "valkey://", "valkeys://", "unix://")):
             raise EventError(f"expected a URL such as redis://127.0.0.1:6379/0, got {url.partition('@')[2] or url!r}")
         super().__init__(url, topic=topic)

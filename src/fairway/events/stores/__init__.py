@@ -9,8 +9,8 @@ from fairway.events.store import EventStore
 def open_event_store(url: str) -> EventStore:
     """Open the store that a URL names.
 
-    ``memory://``, ``sqlite:///path``, ``redis://host:port/db``, or ``http://host:port`` of a Fairway daemon, with the
-    token in ``FAIRWAY_TOKEN``.
+    ``memory://``, ``sqlite:///path``, ``redis://host:port/db`` (also ``rediss://``, ``valkey://``, ``valkeys://`` and
+    ``unix://``), or ``http://host:port`` of a Fairway daemon, with the token in ``FAIRWAY_TOKEN``.
 
     Raises:
         EventError: No store is known for the scheme.
@@ -24,7 +24,7 @@ def open_event_store(url: str) -> EventStore:
         from fairway.events.stores.sqlite import SqliteEventStore
 
         return SqliteEventStore.open(url)
-    if scheme in ("redis", "rediss", "valkey"):
+    if scheme in ("redis", "rediss", "valkey", "valkeys", "unix"):
         from fairway.events.stores.redis import RedisEventStore
 
         return RedisEventStore.open(url)

@@ -381,6 +381,7 @@ class RedisEventStore:
         except Refusal as error:
             if str(error).split()[0] in _NOT_NOW:
                 raise self._refused(error, "") from error
+            settings = {"appendonly": "no"}  # no more is promised than is known
             _LOG.info("redis does not tell its configuration: maxmemory-policy has to be noeviction")
         policy = settings.get("maxmemory-policy", "noeviction")
         if policy != "noeviction":
