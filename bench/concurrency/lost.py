@@ -1,9 +1,10 @@
-"""Items lost when `asyncio.timeout()` fires in the window of a hand-off: one script over every library.
+"""Items lost when a timeout fires in the window of a hand-off: one script over every library.
 
-A task waits inside `asyncio.timeout(3600)`; then, within one step, the other side completes the hand-off without
-waiting and the timeout expires (its own callback is called, as the loop would when the time is up). Counted is
-what the task's view of the operation and the channel's disagree about: a value that was taken from the channel
-and never arrives, a send that is reported as not done and was received. Prints JSON.
+A task waits inside a timeout of an hour; then, within one step, the other side completes the hand-off without
+waiting and the timeout expires (what the loop does when the time is up is done there and then). Counted is what the
+task's view of the operation and the channel's disagree about: a value that was taken from the channel and never
+arrives, a send that is reported as not done and was received. asyncio's timeout is `asyncio.timeout()`, trio's
+`trio.fail_after()`. Prints JSON.
 """
 
 from __future__ import annotations
@@ -12,82 +13,139 @@ import argparse
 import asyncio
 import json
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from bench.concurrency.adapters import ADAPTERS, Pipe, of_channel, run
-from bench.concurrency.worker import available
+from bench.concurrency.adapters import Adapter, Pipe, of_channel, run
+from bench.concurrency.worker import adapter_loop, usable
 
 Get = Callable[[], Awaitable[Any]]
+HOUR = 3600
 
 
-async def _consume(get: Get, got: list[int], scopes: list[asyncio.Timeout]) -> None:
-    while True:
-        try:
-            async with asyncio.timeout(3600) as scope:
-                scopes.append(scope)
-                got.append(await get())
-        except TimeoutError:
-            continue
+@dataclass(frozen=True)
+class Runtime:
+    """What the script needs of an event loop.
+
+    Attributes:
+        turn: Lets the loop turn once.
+        timeout: The block that raises `expired` after an hour; gives its scope.
+        expire: Has a scope's time be up now, if it is still open.
+        beside: Runs a coroutine function in a task during a block and cancels it at the block's end.
+        expired: What a timeout raises.
+    """
+
+    turn: Callable[[], Awaitable[Any]]
+    timeout: Callable[[], AbstractAsyncContextManager[Any]]
+    expire: Callable[[Any], None]
+    beside: Callable[[Callable[[], Awaitable[None]]], AbstractAsyncContextManager[None]]
+    expired: type[Exception]
 
 
-async def _settle(turns: int = 4) -> None:
+def asyncio_runtime() -> Runtime:
+    """What asyncio offers."""
+
+    def expire(scope: asyncio.Timeout) -> None:
+        if scope.when() is not None and not scope.expired():
+            scope._on_timeout()  # type: ignore[attr-defined]  # what the loop calls when the time is up
+
+    @asynccontextmanager
+    async def beside(fn: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
+        task = asyncio.ensure_future(fn())
+        yield
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    return Runtime(partial(asyncio.sleep, 0), partial(asyncio.timeout, HOUR), expire, beside, TimeoutError)
+
+
+def trio_runtime() -> Runtime:
+    """What trio offers."""
+    import trio
+
+    @asynccontextmanager
+    async def timeout() -> AsyncIterator[Any]:
+        with trio.fail_after(HOUR) as scope:
+            yield scope
+
+    def expire(scope: trio.CancelScope) -> None:
+        scope.cancel()  # what trio's loop calls when the deadline has passed
+
+    @asynccontextmanager
+    async def beside(fn: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(fn)
+            yield
+            nursery.cancel_scope.cancel()
+
+    return Runtime(partial(trio.sleep, 0), timeout, expire, beside, trio.TooSlowError)
+
+
+async def _settle(runtime: Runtime, turns: int = 4) -> None:
     for _ in range(turns):
-        await asyncio.sleep(0)
+        await runtime.turn()
 
 
-def _expire(scope: asyncio.Timeout) -> None:
-    if scope.when() is not None and not scope.expired():
-        scope._on_timeout()  # type: ignore[attr-defined]  # what the loop calls when the time is up
-
-
-async def receive(pipe: Pipe, get: Get, items: int) -> int:
+async def receive(runtime: Runtime, pipe: Pipe, get: Get, items: int) -> int:
     """Time out the receiver in the window of each hand-off; return how many items never arrive."""
     got: list[int] = []
-    scopes: list[asyncio.Timeout] = []
-    consumer = asyncio.ensure_future(_consume(get, got, scopes))
-    for item in range(items):
-        waits = len(scopes)
-        await _settle()
-        while len(scopes) == waits and item:  # a slower library needs more turns to come round
-            await asyncio.sleep(0)
-        await _settle()
-        pipe.put_now(item)
-        _expire(scopes[-1])
-    await _settle(20)
-    consumer.cancel()
-    await asyncio.gather(consumer, return_exceptions=True)
+    scopes: list[Any] = []
+
+    async def consume() -> None:
+        while True:
+            try:
+                async with runtime.timeout() as scope:
+                    scopes.append(scope)
+                    got.append(await get())
+            except runtime.expired:
+                continue
+
+    async with runtime.beside(consume):
+        for item in range(items):
+            waits = len(scopes)
+            await _settle(runtime)
+            while len(scopes) == waits and item:  # a slower library needs more turns to come round
+                await runtime.turn()
+            await _settle(runtime)
+            pipe.put_now(item)
+            runtime.expire(scopes[-1])
+        await _settle(runtime, 20)
     return items - len(set(got))
 
 
-async def send(pipe: Pipe, items: int) -> int:
+async def send(runtime: Runtime, pipe: Pipe, items: int) -> int:
     """Time out a blocked sender in the window; return how often its report and the receiver disagree."""
     wrong = 0
     for item in range(items):
         if pipe.room:
             pipe.put_now(-1)
-        scopes: list[asyncio.Timeout] = []
-        sent: list[int] = []
-        sender = asyncio.ensure_future(_send_one(pipe, item, scopes, sent))
-        await _settle(6)
-        got = pipe.get_now()
-        _expire(scopes[0])
-        await sender
+        scopes: list[Any] = []
+        outcome: list[bool] = []
+        async with runtime.beside(partial(_send_one, runtime, pipe, item, scopes, outcome)):
+            await _settle(runtime, 6)
+            got = pipe.get_now()
+            runtime.expire(scopes[0])
+            while not outcome:
+                await runtime.turn()
         while more := pipe.get_now():
             got += more
-        wrong += (item in got) != bool(sent)
+        wrong += (item in got) != outcome[0]
     return wrong
 
 
-async def _send_one(pipe: Pipe, item: int, scopes: list[asyncio.Timeout], sent: list[int]) -> None:
+async def _send_one(runtime: Runtime, pipe: Pipe, item: int, scopes: list[Any], outcome: list[bool]) -> None:
+    sent = False
     try:
-        async with asyncio.timeout(3600) as scope:
+        async with runtime.timeout() as scope:
             scopes.append(scope)
             await pipe.put(item)
-            sent.append(item)
-    except TimeoutError:
-        return
+            sent = True
+    except runtime.expired:
+        pass
+    outcome.append(sent)
 
 
 def selecting() -> tuple[Pipe, Get]:
@@ -112,28 +170,24 @@ def main() -> None:
     args = parser.parse_args()
     lost: dict[str, dict[str, int]] = {"recv": {}, "send": {}, "select": {}}
 
-    async def one(adapter: Any, items: int) -> int:
-        pipe = adapter.pipe(0)
-        try:
-            return await receive(pipe, pipe.get, items)
-        finally:
-            pipe.close()
-
-    async def one_send(adapter: Any, items: int) -> int:
-        pipe = adapter.pipe(0)
-        try:
-            return await send(pipe, items)
-        finally:
-            pipe.close()
+    async def one(adapter: Adapter, runtime: Runtime) -> tuple[int, int]:
+        counts = []
+        for script in (lambda pipe: receive(runtime, pipe, pipe.get, args.n), lambda pipe: send(runtime, pipe, args.n)):
+            pipe = adapter.pipe(0)
+            try:
+                counts.append(await script(pipe))
+            finally:
+                pipe.close()
+        return counts[0], counts[1]
 
     async def one_select() -> int:
         pipe, get = selecting()
-        return await receive(pipe, get, args.n)
+        return await receive(asyncio_runtime(), pipe, get, args.n)
 
-    for adapter in ADAPTERS:
-        if args.loop in adapter.loops and available(adapter.name):
-            lost["recv"][adapter.name] = run(args.loop, partial(one, adapter, args.n))
-            lost["send"][adapter.name] = run(args.loop, partial(one_send, adapter, args.n))
+    for adapter in usable(args.loop):
+        loop = adapter_loop(adapter, args.loop)
+        runtime = trio_runtime() if loop == "trio" else asyncio_runtime()
+        lost["recv"][adapter.name], lost["send"][adapter.name] = run(loop, partial(one, adapter, runtime))
     lost["select"]["fairway"] = run(args.loop, one_select)
     json.dump({"lost": lost, "items": args.n}, sys.stdout)
 

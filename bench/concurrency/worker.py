@@ -49,10 +49,21 @@ def one_round(loop: str, n: int, only: set[str] | None, times: dict[str, dict[st
         note("plain buffered receive", "fairway", n, plain)
         note("select, one of two ready", "fairway", n, chosen)
     if wanted("thread→asyncio"):
-        for name in workloads.THREADED:
-            if available(name):
-                gc.collect()
-                note("thread→asyncio", name, n, workloads.from_thread(name, loop, n))
+        from_threads(loop, n, times)
+
+
+def from_threads(loop: str, n: int, times: dict[str, dict[str, list[float]]]) -> None:
+    """Measure thread→asyncio where the system puts the threads, and on cores that are given."""
+    for name in filter(available, workloads.THREADED):
+        gc.collect()
+        cpu, wall = workloads.from_thread(name, loop, n)
+        times["thread→asyncio"][name].append(n / cpu)
+        times["thread→asyncio by the clock"][name].append(n / wall)
+    for placement in workloads.placements():
+        for name in filter(available, workloads.THREADED[:2]):
+            gc.collect()
+            cpu, _ = workloads.from_thread(name, loop, n, placement)
+            times[f"thread→asyncio, {placement.name}"][name].append(n / cpu)
 
 
 def usable(loop: str) -> list[Adapter]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -139,29 +141,65 @@ def select_ready(loop: str, n: int) -> tuple[float, float]:
     return result
 
 
-def from_thread(name: str, loop: str, n: int) -> float:
-    """One thread sends n values, a task receives them, capacity 128; wall-clock seconds, since two threads work."""
+@dataclass(frozen=True)
+class Placement:
+    """Which cores the loop's thread and the sending thread may run on.
 
-    async def main() -> float:
+    What a change of threads costs depends on it by a factor of two, and the system's own choice changes between
+    runs; so it is fixed too, in both ways.
+    """
+
+    name: str
+    loop: frozenset[int]
+    sender: frozenset[int]
+
+
+def placements() -> list[Placement]:
+    """Both threads on one core, and each on a core of its own; none where the system does not tell its cores."""
+    if not hasattr(os, "sched_getaffinity"):
+        return []
+    first, *others = sorted(os.sched_getaffinity(0))
+    found = [Placement("on one core", frozenset({first}), frozenset({first}))]
+    if others:
+        found.append(Placement("on two cores", frozenset({first}), frozenset({others[0]})))
+    return found
+
+
+def from_thread(name: str, loop: str, n: int, placement: Placement | None = None) -> tuple[float, float]:
+    """One thread sends n values, a task receives them, capacity 128; CPU seconds of both, and wall-clock seconds."""
+
+    async def main() -> tuple[float, float]:
         put, get, close = _threaded(name, 128)
 
         def feed() -> None:
+            if placement is not None:
+                os.sched_setaffinity(0, placement.sender)  # of this thread
             for value in range(n):
                 put(value)
 
         thread = threading.Thread(target=feed)
         total = 0
-        start = time.perf_counter()
+        start, cpu = time.perf_counter(), time.process_time()
         thread.start()
         for _ in range(n):
             total += await get()
         spent = time.perf_counter() - start
         thread.join()
+        cpu = time.process_time() - cpu
         close()
         check(f"{name} thread→asyncio", total, n * (n - 1) // 2)
-        return spent
+        return cpu, spent
 
-    return measure(loop, main)
+    if placement is None:
+        result: tuple[float, float] = run(loop, main)
+        return result
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, placement.loop)
+    try:
+        result = run(loop, main)
+    finally:
+        os.sched_setaffinity(0, before)
+    return result
 
 
 def _threaded(name: str, cap: int) -> tuple[Callable[[int], Any], AsyncFn, Callable[[], Any]]:
