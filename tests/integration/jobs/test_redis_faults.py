@@ -193,6 +193,28 @@ async def test_scripts_that_the_server_forgot_are_sent_again(make_redis: MakeRed
         assert len(await store.claim(["default"], 1, 30.0, "w")) == 1
 
 
+async def test_calls_that_travel_together_get_each_its_own_answer(make_redis: MakeRedis) -> None:
+    async with RedisStore(make_redis().url) as store:
+        await store.enqueue([JOB])
+
+        async def one(n: int) -> tuple[int, int]:
+            return (await store.enqueue([NewJob(kind="k", args=raw(n), priority=5 if n % 7 else 1)])).ids[0], n
+
+        pairs = [await one(-1), *await asyncio.gather(*(one(n) for n in range(200))), await one(-2)]
+        # One that stops listening does not shift the answers of the others.
+        late = [asyncio.create_task(one(n)) for n in range(200, 260)]
+        await asyncio.sleep(0)
+        for task in late[::3]:
+            task.cancel()
+        pairs += [told for told in await asyncio.gather(*late, return_exceptions=True) if isinstance(told, tuple)]
+        assert len(pairs) == 242
+        assert len({job_id for job_id, _ in pairs}) == len(pairs)
+        for job_id, n in pairs:
+            job = await store.get(job_id)
+            assert job is not None
+            assert job.args == raw(n)
+
+
 async def test_a_server_that_evicts_is_refused(make_redis: MakeRedis) -> None:
     server = make_redis("everysec", "--maxmemory-policy", "allkeys-lru")
     with pytest.raises(StoreUnavailable, match="noeviction"):

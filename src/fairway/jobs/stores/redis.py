@@ -16,9 +16,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Iterator, Sequence
 from contextlib import suppress
+from typing import Any
 
 import msgspec
 
+from fairway.clock import SYSTEM_CLOCK
 from fairway.jobs import machine
 from fairway.jobs.errors import (
     InvalidJob,
@@ -46,7 +48,7 @@ from fairway.jobs.stores import redis_keys as forms
 from fairway.jobs.stores import redis_queries as queries
 from fairway.jobs.stores import redis_scripts as scripts
 from fairway.jobs.stores.redis_keys import CODE_OF, join_id
-from fairway.jobs.stores.redis_link import Argument, Refused
+from fairway.jobs.stores.redis_link import Argument, Refused, ScriptError, pack, refused
 from fairway.jobs.stores.redis_news import Mark, Woken, parse_mark
 from fairway.jobs.stores.redis_views import RedisViews
 from fairway.telemetry import log
@@ -100,10 +102,21 @@ class RedisStore(RedisViews, Store):
     async def enqueue(self, jobs: Sequence[NewJob], batch: NewBatch | None = None) -> Enqueued:
         """See `Store.enqueue`."""
         machine.check_jobs(jobs, batch, self.options.max_payload)
-        machine.check_queues_agree(jobs, batch)
         self._check_open()
-        if len(jobs) == 1 and batch is None and (one := await self._enqueue_one(jobs[0])) is not None:
-            return one
+        if len(jobs) == 1 and batch is None:
+            job = jobs[0]
+            number = self._numbers.get(job.queue)
+            sent = None if number is None else self._send_one(job, number)
+            if sent is not None and number is not None:
+                try:
+                    seq = await sent
+                except ScriptError as error:
+                    if not str(error).startswith("NOSCRIPT"):
+                        raise refused(error) from error
+                    seq = await self._run(scripts.ENQUEUE_ONE, job.queue, number, forms.body(job))
+                if seq:
+                    return Enqueued(ids=[join_id(seq, number)], durability=self.features.durability)
+        machine.check_queues_agree(jobs, batch)
         places: dict[str, list[int]] = {}
         for n, job in enumerate(jobs):
             places.setdefault(job.queue, []).append(n)
@@ -117,13 +130,18 @@ class RedisStore(RedisViews, Store):
         answer, numbers = await self._insert(jobs, head, packed)
         return self._enqueued(answer, numbers, places, len(jobs), batch is not None)
 
-    async def _enqueue_one(self, job: NewJob) -> Enqueued | None:
-        """Enqueue a job of defaults in a queue that is known; None says that it takes the general way."""
-        number = self._numbers.get(job.queue)
-        if number is None or forms.extras(job):
+    def _send_one(self, job: NewJob, number: int) -> asyncio.Future[Any] | None:
+        """Send a job of defaults for a queue that is known; None says that it takes the general way."""
+        if self.options.clock is not SYSTEM_CLOCK or not forms.is_plain(job):
             return None
-        seq = await self._run(scripts.ENQUEUE_ONE, job.queue, number, forms.body(job))
-        return Enqueued(ids=[join_id(seq, number)], durability=self.features.durability) if seq else None
+        head = self._heads.get((job.queue, number))
+        if head is None:
+            # What is the same for every job of the queue is packed once.
+            script, key = scripts.ENQUEUE_ONE, self._keys.queue(job.queue)
+            head = b"*8\r\n" + pack(("EVALSHA", script.sha, "1", key, "", "", str(number)))
+            self._heads[job.queue, number] = head
+        body = forms.body(job)
+        return self._link.send(b"%b$%d\r\n%b\r\n" % (head, len(body), body))
 
     async def _insert(
         self, jobs: Sequence[NewJob], head: list[Argument], packed: dict[str, list[Argument]]

@@ -106,6 +106,20 @@ def body(job: NewJob) -> bytes:
     )
 
 
+def is_plain(job: NewJob) -> bool:
+    """Whether `extras` of the job is empty; a little sooner than by making it."""
+    return (
+        job.priority == _PLAIN_PRIORITY
+        and job.max_attempts == _PLAIN_ATTEMPTS
+        and job.delay_s is None
+        and job.run_at is None
+        and job.concurrency_key is None
+        and job.unique_key is None
+        and job.keep_s is None
+        and not job.then
+    )
+
+
 def extras(job: NewJob) -> bytes:
     """Return what the scripts have to know about `job`, in MessagePack; empty for a job of defaults."""
     fields = _extras(job)

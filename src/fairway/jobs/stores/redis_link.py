@@ -178,19 +178,27 @@ class _Wire(asyncio.Protocol):
             self._transport.abort()
 
     def call(self, command: Sequence[Argument]) -> asyncio.Future[Any]:
-        """Send a command at the end of this turn of the loop, with all others of the turn."""
+        """Send a command, see `send`."""
+        return self.send(hiredis.pack_command(tuple(command)))  # type: ignore[arg-type]  # bytes are no memoryview there
+
+    def send(self, packed: bytes) -> asyncio.Future[Any]:
+        """Send a packed command: at once where no answer is owed, else at the end of this turn with the others."""
         future = self._loop.create_future()
         if self.lost:
             future.set_exception(StoreUnavailable("the connection to redis was lost"))
             return future
-        if not self._waiting:
+        if not self._waiting and self._transport is not None:
             self._heard = self._loop.time()
             if self._watch is None:
                 self._watch = self._loop.call_later(self.patience, self._look)
+            # Whoever enqueues one job after another would pay a turn of the loop for company that does not come.
+            self._waiting.append(future)
+            self._transport.write(packed)
+            return future
         self._waiting.append(future)
         if not self._out:
             self._loop.call_soon(self._flush)
-        self._out.append(hiredis.pack_command(tuple(command)))  # type: ignore[arg-type]  # bytes are no memoryview there
+        self._out.append(packed)
         return future
 
     async def finish(self, seconds: float) -> None:
@@ -260,7 +268,7 @@ class Link:
                 assert wire is not None
             return await wire.call(command)
         except ScriptError as error:
-            raise _refused(error) from error
+            raise refused(error) from error
 
     async def run(self, script: Script, keys: Sequence[str], args: Sequence[Argument]) -> Any:
         """Run a script; one that the server does not know is sent along. Raises `StoreUnavailable`."""
@@ -277,7 +285,12 @@ class Link:
                     raise
             return await wire.call((_EVAL, script.text, len(keys), *keys, *args))
         except ScriptError as error:
-            raise _refused(error) from error
+            raise refused(error) from error
+
+    def send(self, packed: bytes) -> asyncio.Future[Any] | None:
+        """Send a packed command if the connection is up; None if it has to be made first. Raises from the future."""
+        wire = self._wire
+        return None if wire is None or wire.lost or self._closed else wire.send(packed)
 
     async def close(self) -> None:
         """Drop the connection; calls under way fail. Idempotent."""
@@ -302,7 +315,16 @@ class Link:
         return f"<Link {self._address} [{state}]>"
 
 
-def _refused(error: ScriptError) -> Refused:
+def pack(parts: Sequence[str | bytes]) -> bytes:
+    """Return arguments as they go over the wire, without the head that counts them."""
+    return b"".join(
+        b"$%d\r\n%b\r\n" % (len(data), data)
+        for data in (part.encode() if isinstance(part, str) else part for part in parts)
+    )
+
+
+def refused(error: ScriptError) -> Refused:
+    """Return what the server refused as the store's error."""
     text = str(error)
     if "OOM" in text or "allow-oom" in text:
         return Refused(f"redis is out of memory: {text}", hint="raise maxmemory, or let the queues run empty")

@@ -44,6 +44,7 @@ class RedisSession:
         self._renewal = Renewal(url, self._keys, self._clock)
         self._numbers: dict[str, int] = {}
         self._names: dict[int, str] = {}
+        self._heads: dict[tuple[str, int], bytes] = {}  # queue and number -> how the enqueue of one job begins
         self._open = False
         self._opening = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
@@ -127,6 +128,7 @@ class RedisSession:
         """Read the registry; what was flushed away is forgotten here as well."""
         answer = await self._link.command("HGETALL", self._keys.names)
         numbers = {name.decode(): int(number) for name, number in zip(answer[::2], answer[1::2], strict=True)}
+        self._heads.clear()
         self._numbers.clear()
         self._numbers.update(numbers)
         self._names.clear()
