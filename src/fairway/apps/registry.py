@@ -10,8 +10,9 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from pathlib import Path
+
+import msgspec
 
 from fairway.apps.memory import Entry, Known, Memory
 from fairway.apps.places import PlaceError, Places
@@ -24,8 +25,7 @@ SUFFIXES = (".yaml", ".yml")
 CheckCondition = Callable[[str], str | None]
 
 
-@dataclass(slots=True)
-class Registry:
+class Registry(msgspec.Struct):
     """What a registry folder says.
 
     Attributes:
@@ -35,22 +35,21 @@ class Registry:
     """
 
     folder: Path
-    apps: dict[str, AppSpec] = field(default_factory=dict)
-    problems: list[Problem] = field(default_factory=list)
+    apps: dict[str, AppSpec] = {}
+    problems: list[Problem] = []
 
     def __repr__(self) -> str:
         return f"<Registry {self.folder} [{len(self.apps)} apps, {len(self.problems)} problems]>"
 
 
-@dataclass(slots=True)
-class _Draft:
+class _Draft(msgspec.Struct):
     """One file on its way to an app."""
 
     file: Path
     app: AppSpec | None = None
     name: str | None = None
-    marks: dict[str, Mark] = field(default_factory=dict)
-    problems: list[Problem] = field(default_factory=list)
+    marks: dict[str, Mark] = {}
+    problems: list[Problem] = []
 
     def complain(self, complaint: Complaint) -> None:
         self.problems.append(

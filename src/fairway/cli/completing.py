@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
-from click.shell_completion import CompletionItem
 
 from fairway.errors import FairwayError
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 
 def names(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Return the apps whose names start with `incomplete`; none where there is no project."""
+    from click.shell_completion import CompletionItem
+
     from fairway.cli.project import REGISTRY, find
 
     try:

@@ -14,17 +14,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING, TextIO
 
 import click
-import msgspec
 
 from fairway.cli import exits
-from fairway.cli.progress import ProgressView
 from fairway.cli.project import Project
-from fairway.cli.stopping import stop_leftovers
-from fairway.cli.watching import Outcome, print_outcome
-from fairway.concurrency import SignalReceived
 from fairway.telemetry import log
 
+# What shows how it goes is imported once the daemon has begun to start processes: they need the time more.
 if TYPE_CHECKING:
+    from fairway.cli.progress import ProgressView
+    from fairway.cli.watching import Outcome
     from fairway.concurrency import RecvChan
     from fairway.platform.daemon import DaemonConfig, Face, Services
     from fairway.platform.status import Progress
@@ -40,6 +38,7 @@ def run(project: Project, config: DaemonConfig, *, background: bool) -> int:
         config: How it runs.
         background: Started by `up -d`: everything goes to the daemon's log as JSON, nothing to a terminal.
     """
+    from fairway.cli.stopping import stop_leftovers
     from fairway.platform.daemon import run as run_daemon
 
     faces: list[Face] = [_services_and_api]
@@ -95,6 +94,9 @@ async def _terminal(project: Project, daemon: Services) -> AsyncIterator[None]:
 
 async def _show(project: Project, daemon: Services) -> None:
     """Draw progress until every app has come up or failed, print the table, then tell of later deploys line by line."""
+    from fairway.cli.progress import ProgressView
+    from fairway.cli.watching import print_outcome
+
     platform = daemon.platform
     steps = platform.subscribe()
     view = ProgressView()
@@ -116,7 +118,10 @@ async def _show(project: Project, daemon: Services) -> None:
 
 
 def _outcome(daemon: Services, began: float) -> Outcome:
+    import msgspec
+
     from fairway.api.apps import app_list
+    from fairway.cli.watching import Outcome
 
     told = msgspec.to_builtins(app_list(daemon.platform))
     wanted = daemon.config.apps
@@ -133,6 +138,8 @@ def _take_all(steps: RecvChan[Progress], view: ProgressView) -> None:
 
 async def _say_goodbye(daemon: Services) -> None:
     """Say that the first Ctrl-C was understood."""
+    from fairway.concurrency import SignalReceived
+
     await daemon.ctx.done().recv_ok()
     if isinstance(daemon.ctx.cause(), SignalReceived):
         click.echo("\nDraining and stopping… (Ctrl-C again stops at once)", err=True)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+import msgspec
 
 from fairway.cli.completing import apps_argument
 from fairway.cli.project import Project, ProjectError, current
@@ -26,8 +26,7 @@ Examples:
 """
 
 
-@dataclass(frozen=True, slots=True)
-class _Options:
+class _Options(msgspec.Struct, frozen=True):
     """The command's flags."""
 
     apps: tuple[str, ...]

@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -44,16 +43,14 @@ class HealthEvent(msgspec.Struct, frozen=True, kw_only=True):
     before: HealthState
 
 
-@dataclass(slots=True)
-class _Watched:
+class _Watched(msgspec.Struct):
     check: Check
     task: asyncio.Task[None] | None = None
     paused: bool = False
     added: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class CheckerStatistics:
+class CheckerStatistics(msgspec.Struct, frozen=True):
     """`targets` watched, `probes` finished, `changes` of state, `dropped` events of slow subscribers."""
 
     targets: int

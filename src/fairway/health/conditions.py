@@ -22,7 +22,6 @@ import fnmatch
 import operator
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -66,8 +65,7 @@ class ConditionError(FairwayError):
         self.position = position
 
 
-@dataclass(frozen=True, slots=True)
-class Facts:
+class Facts(msgspec.Struct, frozen=True):
     """What a probe saw.
 
     Attributes:
@@ -87,22 +85,19 @@ class Facts:
     certificate_left: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Duration:
+class Duration(msgspec.Struct, frozen=True):
     """A value with a unit, in seconds."""
 
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class AnyOf:
+class AnyOf(msgspec.Struct, frozen=True):
     """Matches where one of the values does."""
 
     values: tuple[Scalar | Duration, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Pattern:
+class Pattern(msgspec.Struct, frozen=True):
     """Matches a whole text: ``*`` any run of characters, ``?`` one."""
 
     glob: str
@@ -111,8 +106,7 @@ class Pattern:
 Value = Scalar | Duration | AnyOf | Pattern
 
 
-@dataclass(frozen=True, slots=True)
-class Condition:
+class Condition(msgspec.Struct, frozen=True):
     """One parsed condition.
 
     Attributes:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import zlib
 from collections import deque
-from dataclasses import dataclass, field
 from typing import Literal
 
 import msgspec
@@ -22,8 +21,7 @@ FAST_FACTOR = 5.0
 FAST_FLOOR = 0.5
 
 
-@dataclass(frozen=True, slots=True)
-class Check:
+class Check(msgspec.Struct, frozen=True):
     """One target that is checked again and again.
 
     Attributes:
@@ -87,8 +85,7 @@ class HealthStatus(msgspec.Struct, frozen=True, kw_only=True):
     certificate_left: float | None = None
 
 
-@dataclass(slots=True)
-class Machine:
+class Machine(msgspec.Struct):
     """Turns the results of one target into its state.
 
     A target is believed only after `rise` passes or `fall` failures in a row. On the way up it is ``starting`` (never
@@ -102,7 +99,7 @@ class Machine:
     failures: int = 0
     flapping: bool = False
     _verdict: bool | None = None
-    _flips: deque[float] = field(default_factory=deque)
+    _flips: deque[float] = msgspec.field(default_factory=deque)
 
     def apply(self, result: ProbeResult, at: float, lag: float = 0.0) -> HealthStatus:
         """Take one result.

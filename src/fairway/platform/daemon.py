@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from fairway.concurrency import Context, Shutdown, notify_context
 from fairway.platform.doors import Doors, DoorSetup
@@ -32,8 +33,7 @@ _END_GRACE = 60.0
 _API_PATIENCE = 1.0  # seconds
 
 
-@dataclass(frozen=True, slots=True)
-class DaemonConfig:
+class DaemonConfig(msgspec.Struct, frozen=True):
     """How the daemon runs.
 
     Attributes:
@@ -56,7 +56,7 @@ class DaemonConfig:
     door_host: str = "127.0.0.1"
     door_port: int = 8080
     door_workers: int = 1
-    door: DoorSetup = field(default_factory=DoorSetup)
+    door: DoorSetup = msgspec.field(default_factory=DoorSetup)
     api_host: str = "127.0.0.1"
     api_port: int = 7070
     apps: tuple[str, ...] = ()
@@ -69,8 +69,7 @@ class DaemonConfig:
         return Layout(self.state_dir or self.registry.absolute().parent.parent / ".fairway")
 
 
-@dataclass(slots=True)
-class Services:
+class Services(msgspec.Struct):
     """What the daemon hands to each face.
 
     Attributes:
@@ -93,7 +92,7 @@ class Services:
     token: str
     health: HealthChecker
     logs: LogService
-    extras: dict[str, Any] = field(default_factory=dict)
+    extras: dict[str, Any] = {}
     shutdown: Callable[[], None] = lambda: None
     api_listener: socket.socket | None = None
 
@@ -149,14 +148,12 @@ async def _run(
     layout, ctx, background = host.layout, shutdown.ctx, host.background
     become_subreaper()
     doors.begin()
-    discovering = asyncio.create_task(asyncio.to_thread(cgroup.discover, host.owner))
-    await asyncio.sleep(0)  # the thread starts; what follows is loaded beside it
+    host.hierarchies = cgroup.discover(host.owner)
 
     from fairway.health.checker import HealthChecker
     from fairway.logs.service import LogService
-    from fairway.platform.housekeeping import keep_house
     from fairway.platform.platform import Platform
-    from fairway.platform.watch import watch_registry
+    from fairway.platform.watch import look, watch_registry
     from fairway.run.builder import Builder
 
     checker, logs = HealthChecker(), LogService(layout.log_files)
@@ -169,17 +166,19 @@ async def _run(
     shutdown.hook("platform", _end_platform, platform, host, config.stop_apps_on_exit, order=20)
     shutdown.hook("background", background.cancel, order=30)
     background.start(checker.run(ctx), name="health")
-    host.hierarchies = await discovering
+    seen = look(config.registry)
     starting = asyncio.ensure_future(platform.start(ctx))
 
     async def reload() -> None:
         await asyncio.wait({starting})  # a file that changes while the apps come up is read once they have
         await platform.reload()
 
-    if config.watch:
-        background.start(watch_registry(ctx, config.registry, reload), name="registry watch")
     # The apps come first. Whoever calls the API meanwhile waits in its socket; a first build takes longer than that.
     await asyncio.wait({starting}, timeout=_API_PATIENCE)
+    if config.watch:
+        background.start(watch_registry(ctx, config.registry, seen, reload), name="registry watch")
+    from fairway.platform.housekeeping import keep_house
+
     background.start(logs.run(ctx), name="logs")
     background.start(doors.follow_certificates(ctx), name="certificates")
     background.start(keep_house(ctx, host, platform.instances), name="housekeeping")

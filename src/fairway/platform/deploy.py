@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from fairway.platform import canary, rollout
 from fairway.platform.errors import DeployFailed
@@ -31,8 +32,7 @@ _TAIL = 50
 _CANARY_TICK = 1.0
 
 
-@dataclass(slots=True)
-class Rollout:
+class Rollout(msgspec.Struct):
     """One rollout of one app, from its plan to its end.
 
     Attributes:
@@ -56,9 +56,9 @@ class Rollout:
     serving: list[Instance]
     old: Release | None
     committed: Callable[[list[Instance]], None]
-    started: list[Instance] = field(default_factory=list)
+    started: list[Instance] = []
     swapped: bool = False
-    _retired: list[Instance] = field(default_factory=list)
+    _retired: list[Instance] = []
 
     async def run(self) -> None:
         """Carry the plan out.

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from fairway.command import Command
 from fairway.errors import FairwayError
@@ -16,17 +18,17 @@ from fairway.platform.errors import PlatformError, PortTaken
 from fairway.platform.restart import Backoff
 from fairway.platform.routing import Public
 from fairway.platform.state import DoorRow
-from fairway.platform.tls import Certificates, TlsConfig
 from fairway.proxy.control import DoorClient, Statistics
 from fairway.proxy.errors import ControlError, ProxyError, RouteError
 from fairway.proxy.routes import Route, RouteTable, validate_table
 from fairway.run import environment, ports
-from fairway.run.process import Launch, Process
+from fairway.run.process import Launch, Process, SpawnError
 from fairway.telemetry import log
 
 if TYPE_CHECKING:
     from fairway.concurrency import Context
     from fairway.platform.host import Host
+    from fairway.platform.tls import Certificates, TlsConfig
 
 LOG_APP = "_fairway"
 ACCESS_LOG_APP = "_door"
@@ -41,8 +43,7 @@ class DoorFailed(PlatformError):
     code = "door.failed"
 
 
-@dataclass(frozen=True, slots=True)
-class DoorSetup:
+class DoorSetup(msgspec.Struct, frozen=True):
     """What every worker is started with beside its address.
 
     Attributes:
@@ -56,8 +57,7 @@ class DoorSetup:
     trusted: tuple[str, ...] = ()
 
 
-@dataclass(slots=True)
-class Worker:
+class Worker(msgspec.Struct):
     """One door process and the client that talks to it."""
 
     number: int
@@ -82,7 +82,7 @@ class Doors:
         self.address = address
         self._setup = setup or DoorSetup()
         tls = self._setup.tls
-        self._certificates = Certificates(tls, host.layout.certificates) if tls is not None else None
+        self._certificates = _certificates(tls, host) if tls is not None else None
         self.public = Public(address[1], tls.port if tls is not None else None)
         self.workers: dict[int, Worker] = {}
         self._host = host
@@ -95,6 +95,7 @@ class Doors:
         self._pushing = asyncio.Lock()
         self._stopping = False
         self._opening: asyncio.Future[int] | None = None
+        self._early: dict[int, Process] = {}
 
     # -- processes -------------------------------------------------------------------------------------------
 
@@ -108,14 +109,22 @@ class Doors:
             await asyncio.to_thread(self._certificates.prepare)
         adopted = 0
         for row in self._host.state.doors():
-            if await self._adopt(row):
+            if row.worker not in self._early and await self._adopt(row):
                 adopted += 1
         missing = [n for n in range(self._count) if n not in self.workers]
         await asyncio.gather(*(self._start(n) for n in missing))
         return adopted
 
     def begin(self) -> None:
-        """Begin `start` in the background; `opened` waits for it."""
+        """Begin `start` in the background; `opened` waits for it.
+
+        Where nothing has to be adopted or prepared first, the workers' processes are on their way when this returns:
+        they take as long to start as the rest of the daemon.
+        """
+        if self._certificates is None and not self._host.state.doors():
+            with contextlib.suppress(SpawnError, OSError):  # `start` tries again, and says why it does not work
+                for number in range(self._count):
+                    self._early[number] = self._spawn(number)
         self._opening = asyncio.ensure_future(self.start())
 
     async def opened(self) -> None:
@@ -316,7 +325,8 @@ class Doors:
         self._watch(worker)
         return True
 
-    async def _start(self, number: int, backoff: Backoff | None = None) -> None:
+    def _spawn(self, number: int) -> Process:
+        """Start a worker's process and note it in the state file."""
         host, port = self.address
         socket = self._host.layout.door_socket(number)
         socket.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -341,7 +351,11 @@ class Doors:
         output = self._host.layout.log_file(LOG_APP, "door", number)
         process = Process.start(Launch(Command(tuple(argv), env, Path("/")), output, marker))
         self._host.state.save_door(DoorRow(worker=number, listen=self._listen, record=process.record()))
-        client = DoorClient(socket)
+        return process
+
+    async def _start(self, number: int, backoff: Backoff | None = None) -> None:
+        process = self._early.pop(number, None) or self._spawn(number)
+        client = DoorClient(self._host.layout.door_socket(number))
         worker = Worker(number, process, client, backoff or Backoff(), time.monotonic())
         await self._answering(worker)
         async with self._pushing:
@@ -402,6 +416,12 @@ class Doors:
 
     def __repr__(self) -> str:
         return f"<Doors {self._listen} [{len(self.workers)} up, {len(self._routes)} apps]>"
+
+
+def _certificates(tls: TlsConfig, host: Host) -> Certificates:
+    from fairway.platform.tls import Certificates
+
+    return Certificates(tls, host.layout.certificates)
 
 
 def _bracketed(host: str) -> str:

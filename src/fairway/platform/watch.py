@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -14,23 +16,33 @@ from fairway.telemetry import log
 if TYPE_CHECKING:
     from fairway.concurrency import Context
 
+Look = tuple[tuple[str, int, int], ...]
 _SUFFIXES = (".yaml", ".yml")
 _QUIET_MS = 300  # an editor writes a file in several steps: one reload for all of them
 _STEP_MS = 150  # how often the watcher's thread looks whether the burst is over
 _ERROR_PAUSE = 5.0
 
 
-async def watch_registry(ctx: Context, folder: Path, reload: Callable[[], Awaitable[None]]) -> None:
+def look(folder: Path) -> Look:
+    """Return name, size and modification time of every registry file: what differs after a change."""
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        found = ((e.name, e.stat()) for e in entries if e.name.endswith(_SUFFIXES))
+        return tuple(sorted((name, s.st_size, s.st_mtime_ns) for name, s in found))
+    return ()
+
+
+async def watch_registry(ctx: Context, folder: Path, since: Look, reload: Callable[[], Awaitable[None]]) -> None:
     """Call `reload` after every change below `folder` until `ctx` is done; a reload that fails is logged, not raised.
 
     Args:
         ctx: Ends it.
         folder: Folder of registry files.
+        since: A `look` from before the folder was read: what has changed between that and this call counts too.
         reload: What to do.
     """
     changes: SharedChan[int] = SharedChan(1)
     stop = threading.Event()
-    watcher = threading.Thread(target=_watch, args=(folder, changes, stop), name="registry watch", daemon=True)
+    watcher = threading.Thread(target=_watch, args=(folder, since, changes, stop), name="registry watch", daemon=True)
     watcher.start()
     try:
         while True:
@@ -47,16 +59,21 @@ async def watch_registry(ctx: Context, folder: Path, reload: Callable[[], Awaita
         stop.set()
 
 
-def _watch(folder: Path, changes: SharedChan[int], stop: threading.Event) -> None:
+def _watch(folder: Path, since: Look, changes: SharedChan[int], stop: threading.Event) -> None:
     """The thread: file-system events into the channel; a full channel means that a reload is due already."""
     from watchfiles import watch
 
+    missed = True
     while not stop.is_set():
         try:
             for batch in watch(
                 folder, stop_event=stop, debounce=_QUIET_MS, step=_STEP_MS, rust_timeout=1000, raise_interrupt=False,
-                watch_filter=None, recursive=False,
+                watch_filter=None, recursive=False, yield_on_timeout=True,
             ):  # fmt: skip
+                # From the first turn on the kernel tells; what came before is seen by comparison.
+                if missed and look(folder) != since and not batch:
+                    changes.try_send(0)
+                missed = False
                 if any(path.endswith(_SUFFIXES) for _, path in batch):
                     changes.try_send(len(batch))
         except (OSError, RuntimeError) as error:

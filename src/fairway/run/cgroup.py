@@ -15,8 +15,9 @@ from __future__ import annotations
 import errno
 import os
 import time
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from fairway.command import Command
 
@@ -24,8 +25,7 @@ _PERIOD_US = 100_000  # the kernel's default CPU period
 _JOIN = 'for f in $FAIRWAY_CGROUPS; do echo 0 > "$f" || exit 126; done; unset FAIRWAY_CGROUPS f; exec "$@"'
 
 
-@dataclass(frozen=True, slots=True)
-class Hierarchies:
+class Hierarchies(msgspec.Struct, frozen=True):
     """Folders that an instance's groups can be made in; None where that is not possible.
 
     Attributes:

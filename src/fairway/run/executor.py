@@ -7,7 +7,8 @@ import contextlib
 import os
 import signal
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+
+import msgspec
 
 from fairway.command import Command
 from fairway.run.buildlog import BuildLog
@@ -29,8 +30,7 @@ _KEPT_PREFIXES = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(msgspec.Struct, frozen=True):
     """How a command ended: its exit status (negative: the signal that ended it), and whether its time ran out."""
 
     status: int

@@ -21,9 +21,10 @@ import os
 import shutil
 import signal
 import subprocess
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from fairway.command import Command
 from fairway.concurrency import Chan
@@ -45,8 +46,7 @@ class SpawnError(FairwayError):
     code = "process.spawn"
 
 
-@dataclass(frozen=True, slots=True)
-class Exit:
+class Exit(msgspec.Struct, frozen=True):
     """How a process ended.
 
     Attributes:
@@ -69,8 +69,7 @@ class Exit:
         return "exit unknown" if self.code is None else f"exit {self.code}"
 
 
-@dataclass(frozen=True, slots=True)
-class Launch:
+class Launch(msgspec.Struct, frozen=True):
     """What to start.
 
     Attributes:
@@ -86,8 +85,7 @@ class Launch:
     cgroup: Cgroup | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class ProcessRecord:
+class ProcessRecord(msgspec.Struct, frozen=True):
     """What has to be remembered to find a process again after the daemon was killed."""
 
     pid: int
@@ -98,8 +96,7 @@ class ProcessRecord:
     limits: str = "none"
 
 
-@dataclass(eq=False, slots=True)
-class Process:
+class Process(msgspec.Struct, eq=False):
     """A process group that runs, or has run. Made by `start` or `adopt`.
 
     Attributes:
@@ -117,9 +114,9 @@ class Process:
     cgroup: Cgroup
     adopted: bool = False
     exit: Exit | None = None
-    _done: Chan[None] = field(default_factory=lambda: Chan[None](0))
+    _done: Chan[None] = msgspec.field(default_factory=lambda: Chan[None](0))
     _watch: ExitWatch | None = None
-    _seen: dict[int, int] = field(default_factory=dict)
+    _seen: dict[int, int] = {}
     _reaped: bool = False
     _collected: bool = False
 

@@ -14,10 +14,10 @@ from fairway.build import python
 from fairway.build.facts import Facts
 from fairway.build.plan import Layout, Step, Tool
 from fairway.build.python_dependencies import environment_key, read_dependencies
+from fairway.run.artifact import COMPLETE, is_complete
 from fairway.run.lock import locked
 from fairway.run.toolchain import ToolchainError, Toolchains, how_to_get, numbers, own_python
 
-COMPLETE = ".fairway-complete"  # `fairway.run.release` looks at its time when it prunes
 _LISTING = "fairway-requirements.txt"
 
 
@@ -87,11 +87,6 @@ async def ensure_environment(
             await asyncio.shield(asyncio.to_thread(shutil.rmtree, folder, True))
             raise
     return folder
-
-
-def is_complete(folder: Path) -> bool:
-    """Say whether an environment is whole and its interpreter still there."""
-    return (folder / COMPLETE).exists() and (folder / "bin" / "python").exists()
 
 
 async def _interpreter(facts: Facts, toolchains: Toolchains, uv: Tool | None, say: Callable[[str], None]) -> Tool:

@@ -201,14 +201,14 @@ async def test_cancelling_a_stop_kills_at_once(start):
 
 
 async def test_adoption_needs_pid_start_time_boot_and_marker(start):
-    import dataclasses
+    import msgspec
 
     process = start("import time; time.sleep(60)")
     record = process.record()
-    assert Process.adopt(dataclasses.replace(record, started=record.started + 1)) is None
-    assert Process.adopt(dataclasses.replace(record, boot="another boot")) is None
-    assert Process.adopt(dataclasses.replace(record, marker="another/instance")) is None
-    assert Process.adopt(dataclasses.replace(record, pid=2**22 - 1)) is None
+    assert Process.adopt(msgspec.structs.replace(record, started=record.started + 1)) is None
+    assert Process.adopt(msgspec.structs.replace(record, boot="another boot")) is None
+    assert Process.adopt(msgspec.structs.replace(record, marker="another/instance")) is None
+    assert Process.adopt(msgspec.structs.replace(record, pid=2**22 - 1)) is None
 
     adopted = Process.adopt(record)
     assert adopted is not None
@@ -225,7 +225,7 @@ async def test_one_that_the_daemon_before_started_outlives_it_and_is_adopted(tmp
     script.write_text(
         textwrap.dedent(
             f"""
-            import asyncio, json, dataclasses, sys
+            import asyncio, json, msgspec, sys
             from pathlib import Path
             from fairway.command import Command
             from fairway.run import environment
@@ -235,7 +235,7 @@ async def test_one_that_the_daemon_before_started_outlives_it_and_is_adopted(tmp
                 env = environment.compose(marker="test-outlives/web.1")
                 command = Command((sys.executable, "-S", "-c", program), env)
                 process = Process.start(Launch(command, Path({str(tmp_path / "out.log")!r}), "test-outlives/web.1"))
-                print(json.dumps(dataclasses.asdict(process.record())), flush=True)
+                print(json.dumps(msgspec.structs.asdict(process.record())), flush=True)
                 await asyncio.sleep(60)
             asyncio.run(main())
             """
