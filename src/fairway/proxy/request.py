@@ -39,6 +39,7 @@ CHALLENGES: Final = b"/.well-known/acme-challenge/"
 
 _hosts: dict[bytes, str] = {}
 _get_kind = REQUEST_KINDS.get
+_join = b"".join
 
 
 class Refusal(Exception):
@@ -76,7 +77,7 @@ def host_name(value: bytes) -> str | None:
 
 
 class RequestHead:
-    """What came in one head. `parse` fills it; attributes that a request does not set keep the class's defaults.
+    """What came in one head. `parse` fills it.
 
     Attributes:
         method: As sent.
@@ -97,36 +98,60 @@ class RequestHead:
         found: The table that was asked last for this head's route, and its answer.
     """
 
-    method: bytes
-    target: bytes
-    host: bytes | None = None
-    name: str = ""
-    minor = 1
-    length = -1
-    chunked = False
-    keep_alive = True
-    upgrade: bytes | None = None
-    expects = False
-    te_trailers = False
-    direct = False
-    plain = False
-    request_id: bytes | None = None
-    traceparent: bytes | None = None
-    forwarded_for: list[bytes] | None = None
-    forwarded_proto: bytes | None = None
-    forwarded_host: bytes | None = None
-    trailer: list[bytes] | None = None
-    rendered = b""
-    found: tuple[object, object] | None = None
-    _connection: list[bytes] | None = None
-    _coding: bytes | None = None
-    _expect: bytes | None = None
-    _upgrade: bytes | None = None
-    _fault: str | None = None
+    __slots__ = (
+        "_coding",
+        "_connection",
+        "_expect",
+        "_fault",
+        "_upgrade",
+        "chunked",
+        "direct",
+        "expects",
+        "forwarded_for",
+        "forwarded_host",
+        "forwarded_proto",
+        "found",
+        "host",
+        "keep_alive",
+        "length",
+        "lines",
+        "method",
+        "minor",
+        "name",
+        "plain",
+        "rendered",
+        "request_id",
+        "target",
+        "te_trailers",
+        "traceparent",
+        "trailer",
+        "trusted",
+        "upgrade",
+    )
 
     def __init__(self, trusted: bool) -> None:
-        self.lines: list[bytes] = []
         self.trusted = trusted
+        self.method = self.target = self.rendered = b""
+        self.name = ""
+        self.minor = 1
+        self.length = -1
+        self.keep_alive = True
+        self.chunked = self.expects = self.te_trailers = self.direct = self.plain = False
+        self.lines: list[bytes] = []
+        self.host: bytes | None = None
+        self.upgrade: bytes | None = None
+        self.request_id: bytes | None = None
+        self.traceparent: bytes | None = None
+        self.forwarded_for: list[bytes] | None = None
+        self.forwarded_proto: bytes | None = None
+        self.forwarded_host: bytes | None = None
+        self.trailer: list[bytes] | None = None
+        self.found: tuple[object, object] | None = None
+        self._connection: list[bytes] | None = None
+        self._coding: bytes | None = None
+        self._expect: bytes | None = None
+        self._upgrade: bytes | None = None
+        self._fault: str | None = None
 
     def __repr__(self) -> str:
         return f"<RequestHead {self.method.decode('latin-1')} {self.name} {self.target[:80].decode('latin-1')}>"
@@ -137,7 +162,7 @@ class RequestHead:
         if kind is None:
             kind = REQUEST_KINDS.classify(name)
         if kind == 0:
-            self.lines.append(b"%b: %b\r\n" % (name, value.rstrip(b" \t")))
+            self.lines.append(_join((name, b": ", value.rstrip(b" \t"), b"\r\n")))
         elif kind == 1:
             if self.host is not None:
                 self._fault = "expected one Host, got several"

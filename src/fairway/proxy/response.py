@@ -19,6 +19,7 @@ from fairway.proxy.fields import RESPONSE_KINDS, list_tokens
 _STATUS_LINE: Final = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})( [\t\x20-\x7e\x80-\xff]*)?\Z")
 _status_lines: dict[bytes, tuple[int, int, bytes]] = {}
 _get_kind = RESPONSE_KINDS.get
+_join = b"".join
 _UNUSUAL: Final = frozenset({204, 304, 426})
 """Final answers without a body, and the one that carries an Upgrade field."""
 
@@ -39,7 +40,7 @@ def _status_line(line: bytes) -> tuple[int, int, bytes]:
 
 
 class ResponseHead:
-    """What came in one head; attributes that a response does not set keep the class's defaults.
+    """What came in one head. `parse` fills it.
 
     Attributes:
         status: 100 to 999.
@@ -53,26 +54,40 @@ class ResponseHead:
         rendered: Status line, `lines` and length for a client that goes on in HTTP/1.1, once they have been needed.
     """
 
-    minor = 1
-    status = 0
-    start = b""
-    length = -1
-    chunked = False
-    reusable = True
-    upgrade: bytes | None = None
-    upgrade_named = False
-    has_date = False
-    event_stream = False
-    request_id: bytes | None = None
-    trailer: list[bytes] | None = None
-    plain = False
-    rendered = b""
-    _connection: list[bytes] | None = None
-    _coding: bytes | None = None
-    _fault: str | None = None
+    __slots__ = (
+        "_coding",
+        "_connection",
+        "_fault",
+        "chunked",
+        "has_date",
+        "length",
+        "lines",
+        "minor",
+        "plain",
+        "rendered",
+        "request_id",
+        "reusable",
+        "start",
+        "status",
+        "trailer",
+        "upgrade",
+        "upgrade_named",
+    )
 
     def __init__(self) -> None:
+        self.minor = 1
+        self.status = 0
+        self.length = -1
+        self.start = self.rendered = b""
+        self.reusable = True
+        self.chunked = self.upgrade_named = self.has_date = self.plain = False
         self.lines: list[bytes] = []
+        self.upgrade: bytes | None = None
+        self.request_id: bytes | None = None
+        self.trailer: list[bytes] | None = None
+        self._connection: list[bytes] | None = None
+        self._coding: bytes | None = None
+        self._fault: str | None = None
 
     def __repr__(self) -> str:
         return f"<ResponseHead {self.status} length={self.length} chunked={self.chunked}>"
@@ -83,10 +98,10 @@ class ResponseHead:
         if kind is None:
             kind = RESPONSE_KINDS.classify(name)
         if kind == 0:
-            self.lines.append(b"%b: %b\r\n" % (name, value.rstrip(b" \t")))
+            self.lines.append(_join((name, b": ", value.rstrip(b" \t"), b"\r\n")))
         elif kind == 16:
             self.has_date = True
-            self.lines.append(b"%b: %b\r\n" % (name, value.rstrip(b" \t")))
+            self.lines.append(_join((name, b": ", value.rstrip(b" \t"), b"\r\n")))
         elif kind == 2:
             value = value.strip(b" \t")
             if self.length >= 0 or not value.isdigit():
