@@ -15,6 +15,8 @@ operation a third of its speed, and what they share has to stay in sight of both
 
 from __future__ import annotations
 
+import asyncio
+from _thread import get_ident
 from asyncio import Future, InvalidStateError
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -23,7 +25,7 @@ from typing import Any, Generic, Literal, TypeVar
 from fairway.concurrency import registry
 from fairway.concurrency.bounds import check_batch, check_cap
 from fairway.concurrency.cases import CLOSED, NOT_READY, RecvCase, SelectEntry, SendCase
-from fairway.concurrency.errors import Closed, CloseOfClosed, SendOnClosed
+from fairway.concurrency.errors import Closed, CloseOfClosed, SendOnClosed, WrongLoop
 from fairway.concurrency.parking import deferred, enter, settle
 from fairway.concurrency.registry import future_of, raise_unless_dead, wake
 from fairway.concurrency.switching import NO_TASK, NOWHERE, Home, Woken, home_of, switch, task_on
@@ -155,6 +157,8 @@ class Chan(SendChan[T], RecvChan[T], RecvCase[T], Generic[T]):
         """
         if self._closed:
             raise CloseOfClosed
+        if (self._recvq or self._sendq) and self._home.thread != get_ident():
+            self._require_home()
         self._closed = True
         self._room = -1
         receivers, senders = self._recvq, self._sendq
@@ -206,6 +210,7 @@ class Chan(SendChan[T], RecvChan[T], RecvCase[T], Generic[T]):
             except BaseException as exc:
                 if not settle(future, task, n, exc):
                     self._drop_send(pair)
+                    self._explain(exc)
                     raise
                 done = future.result()
         if done is CLOSED:
@@ -242,6 +247,7 @@ class Chan(SendChan[T], RecvChan[T], RecvCase[T], Generic[T]):
             except BaseException as exc:
                 if not settle(future, task, n, exc):
                     self._drop_recv(future)
+                    self._explain(exc)
                     raise
                 value = future.result()
         if value is CLOSED:
@@ -350,6 +356,8 @@ class Chan(SendChan[T], RecvChan[T], RecvCase[T], Generic[T]):
     def _from_sender(self) -> Any:
         """Complete the first live sender and return its value, or NOT_READY."""
         sendq = self._sendq
+        if self._home.thread != get_ident():
+            self._require_home()
         while sendq:
             entry, value = sendq.popleft()
             if not self._cap:
@@ -368,6 +376,8 @@ class Chan(SendChan[T], RecvChan[T], RecvCase[T], Generic[T]):
         if self._closed:
             return CLOSED
         recvq = self._recvq
+        if recvq and self._home.thread != get_ident():
+            self._require_home()
         while recvq:
             entry = recvq.popleft()
             if not recvq:
@@ -421,8 +431,33 @@ class Chan(SendChan[T], RecvChan[T], RecvCase[T], Generic[T]):
     def _enter(self) -> tuple[Home, Any]:
         """Return the running loop's home and the current task; raise a cancel of the task that was deferred."""
         loop, task, _ = enter()
-        self._home = home_of(loop)
+        if self._home.loop is not loop:
+            self._bind(loop)
         return self._home, task or NO_TASK
+
+    def _bind(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Make the running `loop` the one whose tasks wait here. Raises `WrongLoop` while the one before runs."""
+        if self._home.loop is not loop and self._home.loop.is_running():
+            raise WrongLoop(f"expected {self!r} to be used on one event loop, got two that run in different threads")
+        self._home = home_of(loop)
+
+    def _require_home(self) -> None:
+        """Raise `WrongLoop` if those who wait here are of a loop that runs in another thread: they cannot be woken."""
+        loop = self._home.loop
+        if asyncio._get_running_loop() is loop:
+            self._home = home_of(loop)  # the loop goes on in another thread than before
+        elif loop.is_running():
+            raise WrongLoop(
+                f"expected {self!r} to be used on the event loop whose tasks wait there, got another thread"
+            )
+
+    def _explain(self, exc: BaseException) -> None:
+        """Raise `WrongLoop` if `exc` is what asyncio says to a wait on another loop's future.
+
+        So it comes about while the channel's own loop runs a task of its own: `_enter` was skipped.
+        """
+        if isinstance(exc, RuntimeError):
+            self._require_home()
 
     def _recv_ready(self) -> bool:
         """Whether `_take` is likely to find something; exact unless only waiters of closed loops are left."""
@@ -453,13 +488,15 @@ class Chan(SendChan[T], RecvChan[T], RecvCase[T], Generic[T]):
         home, task = self._enter()
         n = task.cancelling() + 1
         future: Future[Any] = Future(loop=home.loop)
-        self.add_receiver(future)
+        self._recvq.append(future)
+        self._room = -1
         try:
             return await future
         except BaseException as exc:
             if settle(future, task, n, exc):
                 return future.result()
             self._drop_recv(future)
+            self._explain(exc)
             raise
 
     async def _park_send(self, value: T) -> Any:
@@ -474,15 +511,16 @@ class Chan(SendChan[T], RecvChan[T], RecvCase[T], Generic[T]):
             if settle(future, task, n, exc):
                 return future.result()
             self._drop_send(pair)
+            self._explain(exc)
             raise
 
     def add_receiver(self, entry: Any) -> None:
-        """Queue a waiter for a value: a future, or an entry of a select."""
+        """Queue a waiter for a value, an entry of a select."""
         self._recvq.append(entry)
         self._room = -1
 
     def add_sender(self, pair: tuple[Any, T]) -> None:
-        """Queue a waiter (a future, or an entry of a select) with the value that it sends."""
+        """Queue a waiter, an entry of a select, with the value that it sends."""
         self._sendq.append(pair)
 
     def _drop_recv(self, entry: Future[Any] | SelectEntry) -> None:

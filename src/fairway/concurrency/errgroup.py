@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from fairway.concurrency.context import CancelContext, Context, background, on_end, with_cause
 from fairway.concurrency.errors import WrongArgument
 from fairway.concurrency.switching import call_first
-from fairway.concurrency.timing import require_loop
+from fairway.concurrency.timing import require_loop, require_same_loop
 
 if TYPE_CHECKING:
     from typing import Self
@@ -103,7 +103,11 @@ class ErrGroup:
         `fn` is a coroutine function; a plain one is called in the task. It gets no context: `g.ctx` is there.
 
         Cancellation: whoever is cancelled while waiting has started nothing.
+
+        Raises:
+            WrongLoop: The group has tasks on another event loop that runs, or none is running here.
         """
+        self._require_loop()
         if self._limit is not None and self._active >= self._limit:
             slot: asyncio.Future[None] = require_loop("ErrGroup.go").create_future()
             self._slots[slot] = None
@@ -120,7 +124,12 @@ class ErrGroup:
         self._start(fn, args)
 
     def try_go(self, fn: Callable[..., Awaitable[object] | object], *args: Any) -> bool:
-        """Start `fn(*args)` if the limit allows it now; return whether it was started."""
+        """Start `fn(*args)` if the limit allows it now; return whether it was started.
+
+        Raises:
+            WrongLoop: As `go`.
+        """
+        self._require_loop()
         if self._limit is not None and self._active >= self._limit:
             return False
         self._active += 1
@@ -131,7 +140,11 @@ class ErrGroup:
         """Wait for all tasks, end the group's context, and raise the first error.
 
         Cancellation: ends the context, which cancels the tasks, and waits for them before it raises.
+
+        Raises:
+            WrongLoop: The group's tasks are on another event loop that runs.
         """
+        self._require_loop()
         cancelled: asyncio.CancelledError | None = None
         while self._active:
             idle: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -194,10 +207,13 @@ class ErrGroup:
 
     # -- inside ----------------------------------------------------------------------------------------------
 
+    def _require_loop(self) -> None:
+        require_same_loop(self, self._loop if self._active else None)
+
     def _start(self, fn: Callable[..., Awaitable[object] | object], args: tuple[Any, ...]) -> None:
         loop = require_loop("ErrGroup.go")
-        if self._loop is None:
-            self._loop = loop
+        self._loop = loop
+        if self._stop is None:
             self._stop = on_end(self._ctx, self._ended)
         task = loop.create_task(self._run(fn, args), name=f"ErrGroup.go {getattr(fn, '__qualname__', fn)}")
         self._tasks.add(task)

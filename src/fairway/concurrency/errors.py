@@ -69,7 +69,7 @@ class WrongArgument(ConcurrencyError, ValueError):
 
 
 class WrongLoop(ConcurrencyError, RuntimeError):
-    """A `Chan` was used where no event loop runs, or outside a task that can be parked."""
+    """What belongs to one event loop was used where none runs, or on another one, in another thread, meanwhile."""
 
     code = "concurrency.wrong_loop"
     default_hint: ClassVar[str] = "use SharedChan between threads and event loops"

@@ -45,7 +45,7 @@ class Flight(Generic[T]):
         abandon: Cancel the run when the last one who waits for it is cancelled.
     """
 
-    __slots__ = ("_abandon", "_error", "_lock", "_task", "_traceback", "_value", "_waiters", "finished")
+    __slots__ = ("_abandon", "_error", "_lock", "_seen", "_task", "_traceback", "_value", "_waiters", "finished")
 
     def __init__(self, *, abandon: bool) -> None:
         self._abandon = abandon
@@ -55,6 +55,7 @@ class Flight(Generic[T]):
         self._value: T | None = None
         self._error: BaseException | None = None
         self._traceback: TracebackType | None = None
+        self._seen = False
         self.finished: bool = False
 
     @property
@@ -88,8 +89,8 @@ class Flight(Generic[T]):
             if self._task is not None and asyncio.current_task() is self._task:
                 raise Deadlock("expected another task to wait for this function, but it waits for itself")
             await self._wait()
-        if self._task is not None and not self._task.cancelled():
-            self._task.exception()  # now somebody has seen it
+        self._seen = True
+        self._acknowledge()
         if self._error is not None:
             raise self._error.with_traceback(self._traceback)
         return cast(T, self._value)
@@ -122,6 +123,14 @@ class Flight(Generic[T]):
     def _ended(self, task: asyncio.Task[None]) -> None:
         if not self.finished:
             self._end(None, Canceled("the function that was waited for was cancelled"))
+        if self._seen:
+            self._acknowledge()
+
+    def _acknowledge(self) -> None:
+        """Tell the task that somebody has seen its failure; a caller on another loop may be there before its end."""
+        task = self._task
+        if task is not None and task.done() and not task.cancelled():
+            task.exception()
 
     def _end(self, value: T | None, error: BaseException | None) -> None:
         with self._lock:

@@ -20,6 +20,7 @@ from fairway.concurrency.errgroup import ErrGroup
 from fairway.concurrency.errors import Canceled, DeadlineExceeded, SendOnClosed, WrongArgument
 from fairway.concurrency.runners import Runner, TaskRunner, ThreadRunner, is_coroutine_function
 from fairway.concurrency.select import select
+from fairway.concurrency.timing import require_loop, require_same_loop
 from fairway.concurrency.views import RecvChan
 
 if TYPE_CHECKING:
@@ -110,6 +111,7 @@ class WorkerPool(Generic[T, R]):
         "_group",
         "_input",
         "_left",
+        "_loop",
         "_next",
         "_ordered",
         "_results",
@@ -171,6 +173,7 @@ class WorkerPool(Generic[T, R]):
         self._input: Chan[T] = Chan(buffer)
         self._results: Chan[Result[T, R]] | None = None
         self._started = False
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._busy = self._succeeded = self._failed = 0
         self._left = 0
         self._next = 0
@@ -188,6 +191,7 @@ class WorkerPool(Generic[T, R]):
         if self._started:
             return self
         self._started = True
+        self._loop = require_loop("WorkerPool")
         if self._ordered:
             jobs: Chan[tuple[int, T]] = Chan()
             self._group.try_go(self._number, jobs)
@@ -246,7 +250,9 @@ class WorkerPool(Generic[T, R]):
         Raises:
             SendOnClosed: The pool takes no more items.
             Canceled: The pool's context has ended; `DeadlineExceeded` if by its deadline.
+            WrongLoop: The workers run on another event loop.
         """
+        require_same_loop(self, self._loop)
         if self._input.closed:
             raise SendOnClosed("expected to publish before the pool was closed")
         err = self.ctx.err()
@@ -261,7 +267,9 @@ class WorkerPool(Generic[T, R]):
 
         Raises:
             SendOnClosed: The pool takes no more items.
+            WrongLoop: The workers run on an event loop in another thread.
         """
+        require_same_loop(self, self._loop)
         return self.ctx.err() is None and self._input.try_send(item)
 
     async def dispatch(self, events: AsyncIterable[T] | Iterable[T]) -> None:

@@ -52,6 +52,10 @@ async def block(cases: Sequence[Case[Any]], timeout: float | None) -> Selected:
         start = int(random() * len(live))  # noqa: S311  # fairness, no secret
         live = live[start:] + live[:start]
     loop, task, n = enter()
+    for _, case in live:
+        chan = channel_of(case)
+        if chan._home.loop is not loop:
+            chan._bind(loop)
     future: Future[Selected] = Future(loop=loop)
     timer = None if timeout is None else loop.call_later(timeout, _expire, future)
     placed = [_place(case, SelectEntry(future, i, case.__class__ is SendCase)) for i, case in live]

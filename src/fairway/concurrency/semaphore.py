@@ -13,6 +13,7 @@ from typing import Any
 
 from fairway.concurrency.context import Context, on_end, require_context
 from fairway.concurrency.errors import ConcurrencyError, WrongArgument
+from fairway.concurrency.timing import require_same_loop
 
 
 class ReleaseWithoutAcquire(ConcurrencyError, ValueError):
@@ -37,7 +38,7 @@ class SemaphoreStatistics:
 
 
 class WeightedSemaphore:
-    """A semaphore of `size` units, for the tasks of one event loop.
+    """A semaphore of `size` units, for the tasks of one event loop: the one that holds some or waits for them.
 
     Args:
         size: Units to give, >= 0.
@@ -48,11 +49,12 @@ class WeightedSemaphore:
     Source: Go, ``semaphore.Weighted``.
     """
 
-    __slots__ = ("__weakref__", "_held", "_size", "_waiters")
+    __slots__ = ("__weakref__", "_held", "_loop", "_size", "_waiters")
 
     def __init__(self, size: int) -> None:
         self._size = _units("size", size)
         self._held = 0
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._waiters: OrderedDict[asyncio.Future[bool], int] = OrderedDict()
 
     async def acquire(self, ctx: Context, n: int = 1) -> None:
@@ -65,9 +67,11 @@ class WeightedSemaphore:
         Raises:
             Canceled: `ctx` ended, or has ended before, even if the units are free.
             DeadlineExceeded: Likewise, by its deadline.
+            WrongLoop: Units are held or waited for on another event loop that runs.
         """
         require_context(ctx)
         _units("n", n)
+        self._bind()
         _raise_end(ctx)
         if self._size - self._held >= n and not self._waiters:
             self._held += n
@@ -95,8 +99,13 @@ class WeightedSemaphore:
                 stop()
 
     def try_acquire(self, n: int = 1) -> bool:
-        """Take `n` units if they are free and nobody waits; return whether they were taken."""
+        """Take `n` units if they are free and nobody waits; return whether they were taken.
+
+        Raises:
+            WrongLoop: Units are held or waited for on an event loop that runs in another thread.
+        """
         _units("n", n)
+        self._bind()
         free = self._size - self._held >= n and not self._waiters
         if free:
             self._held += n
@@ -107,8 +116,10 @@ class WeightedSemaphore:
 
         Raises:
             ReleaseWithoutAcquire: More than is held; nothing changes.
+            WrongLoop: The units are held on an event loop that runs in another thread; nothing changes.
         """
         _units("n", n)
+        self._bind()
         if n > self._held:
             raise ReleaseWithoutAcquire(f"expected to release at most the {self._held} units held, got: {n}")
         self._held -= n
@@ -122,6 +133,10 @@ class WeightedSemaphore:
         """Return ``<WeightedSemaphore 2/3 [1 waiting]>``."""
         waiting = f" [{len(self._waiters)} waiting]" if self._waiters else ""
         return f"<WeightedSemaphore {self._held}/{self._size}{waiting}>"
+
+    def _bind(self) -> None:
+        """Make the running loop the semaphore's, unless another one that runs has a hold on it."""
+        self._loop = require_same_loop(self, self._loop if self._held or self._waiters else None)
 
     def _serve(self) -> None:
         while self._waiters:

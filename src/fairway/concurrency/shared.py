@@ -422,7 +422,7 @@ class SharedChan(SendChan[T], RecvChan[T], RecvCase[T], Generic[T]):
             await waiter.future
         except BaseException as exc:
             if waiter.claim.acquire(False):
-                self.forget(waiter, queue, exc)
+                self._forget(waiter, queue, exc)
                 raise
             if not isinstance(exc, CancelledError):
                 raise
@@ -435,7 +435,7 @@ class SharedChan(SendChan[T], RecvChan[T], RecvCase[T], Generic[T]):
             committed = waiter.wait(timeout)
         except BaseException as exc:
             if waiter.abandoned:
-                self.forget(waiter, queue, exc)
+                self._forget(waiter, queue, exc)
             raise
         if not committed:
             with self.lock:
@@ -443,7 +443,7 @@ class SharedChan(SendChan[T], RecvChan[T], RecvCase[T], Generic[T]):
             raise TimedOut(f"nothing happened on {self!r} for {timeout} s")
         return waiter.result
 
-    def forget(self, waiter: Waiter, queue: WaitQueue, exc: BaseException) -> None:
+    def _forget(self, waiter: Waiter, queue: WaitQueue, exc: BaseException) -> None:
         """Take an abandoned waiter out of `queue`.
 
         Only a `CancelledError` comes at a known place. Any other exception may come from the garbage collector

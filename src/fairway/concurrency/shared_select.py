@@ -84,7 +84,7 @@ def _remove(placed: Sequence[tuple[Any, Any, SharedEntry]], winner: int, exc: Ba
         if entry.index == winner:
             continue
         if isinstance(chan, SharedChan):
-            chan.forget(entry, chan.queue_for(entry.is_send), exc)
+            chan._forget(entry, chan.queue_for(entry.is_send), exc)
         elif entry.is_send:
             chan._drop_send(item)
         else:
@@ -106,6 +106,10 @@ async def select_shared(cases: Sequence[Case[Any]], default: bool, timeout: floa
             loop, task, n = enter()
             waiter = TaskWaiter(Future(loop=loop), mailbox_of(loop))
             live = [(i, case) for i, case in enumerate(cases) if channel_of(case) is not nil]
+            for _, case in live:
+                chan = channel_of(case)
+                if not chan.is_shared and chan._home.loop is not loop:
+                    chan._bind(loop)
             start = int(random() * len(live))  # noqa: S311  # a channel may stand in several cases: fairness
             live = live[start:] + live[:start]
             placed = [_place(case, SharedEntry(waiter, i, isinstance(case, SendCase))) for i, case in live]

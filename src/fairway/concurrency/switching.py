@@ -18,6 +18,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import threading
+from _thread import get_ident
 from asyncio import Future, Task
 from collections.abc import Callable
 from typing import Any
@@ -45,14 +46,16 @@ class Home:
         loop: The event loop.
         credit: Switches left before the loop has to turn.
         depth: How many more switches may be nested in the present one.
+        thread: Identifier of the thread in which the loop runs.
     """
 
-    __slots__ = ("_pending", "credit", "depth", "loop")
+    __slots__ = ("_pending", "credit", "depth", "loop", "thread")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop: asyncio.AbstractEventLoop = loop
         self.credit: int = BUDGET
         self.depth: int = DEPTH
+        self.thread: int = get_ident()
         self._pending = False
 
     def exhausted(self) -> None:
@@ -75,6 +78,8 @@ def switch(home: Home, future: Any, result: Any) -> bool:
     me = task_on(loop)
     callbacks = future._callbacks  # None once the future is done
     if home.credit <= 0 or home.depth <= 0 or me is None or not callbacks or future.get_loop() is not loop:
+        return False
+    if home.thread != get_ident():  # the task that runs there is not the caller's
         return False
     callback, context = callbacks[0]
     task: Any = getattr(callback, "__self__", None)
@@ -165,6 +170,9 @@ class _NoLoop:
 
     def is_closed(self) -> bool:
         return True
+
+    def is_running(self) -> bool:
+        return False
 
 
 class _NoTask:

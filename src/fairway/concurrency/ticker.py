@@ -33,6 +33,7 @@ class _Timed(RecvView[float]):
         self._buffer: Chan[float] = Chan(1)
         super().__init__(self._buffer)
         self._loop = require_loop(type(self).__name__)
+        self._buffer._bind(self._loop)
         # The loop's callback may outlive this object: what it has to share with it lives in the cell.
         self._cell = _Cell()
 

@@ -64,3 +64,16 @@ def require_loop(what: str) -> asyncio.AbstractEventLoop:
             hint="call it inside a coroutine, for instance under asyncio.run(main())",
         )
     return loop
+
+
+def require_same_loop(what: object, bound: asyncio.AbstractEventLoop | None) -> asyncio.AbstractEventLoop | None:
+    """Return the running loop, None for none; raise `WrongLoop` if `what` is bound to another one that runs now."""
+    loop = asyncio._get_running_loop()
+    if bound is not None and loop is not bound and bound.is_running():
+        from fairway.concurrency.errors import WrongLoop
+
+        raise WrongLoop(
+            f"expected {what!r} to be used on one event loop, got another thread while that loop runs",
+            hint="give each loop one of its own, or ask its owner through a SharedChan",
+        )
+    return loop

@@ -26,7 +26,7 @@ _GROUPS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("Errors", ("errors",)),
 )
 # What the package's modules call on one another's objects, and nobody else does.
-_HOOKS = frozenset({"add_receiver", "add_sender", "blocked", "lock"})
+_HOOKS = frozenset({"add_receiver", "add_sender", "blocked", "lock", "queue_for"})
 _SECTION = re.compile(r"^(Args|Attributes|Returns|Yields|Raises):$")
 
 
@@ -88,7 +88,8 @@ def _members(cls: type[Any]) -> list[tuple[str, Any]]:
             continue
         for name, attribute in vars(base).items():
             plain = isinstance(attribute, (property, classmethod, staticmethod)) or inspect.isfunction(attribute)
-            if plain and not name.startswith("_") and name not in _HOOKS:
+            internal = name.startswith("_") or name.endswith("_locked") or name in _HOOKS
+            if plain and not internal:
                 found.setdefault(name, attribute)
     return list(found.items())
 
