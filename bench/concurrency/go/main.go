@@ -23,12 +23,12 @@ func flow(n, capacity, pairs int) float64 {
 				ch <- value
 			}
 		}()
-		go func() {
+		go func(pair int) {
 			defer wg.Done()
 			for i := 0; i < n/pairs; i++ {
 				total[pair] += <-ch
 			}
-		}()
+		}(pair)
 	}
 	wg.Wait()
 	return float64(n) / time.Since(start).Seconds()
