@@ -10,8 +10,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
-import shutil
-import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,6 +21,7 @@ from fairway.build.plan import Kind, Layout, Needs, PlanError, Step, Tool
 from fairway.command import Command
 from fairway.errors import FairwayError
 from fairway.run import artifact
+from fairway.run.buildkey import key_of
 from fairway.run.failure import BuildError, Evidence
 from fairway.run.lock import locked
 from fairway.run.progress import BuildPhase, BuildProgress
@@ -42,8 +41,6 @@ if TYPE_CHECKING:
 
 __all__ = ["BuildError", "Builder"]
 
-# Part of every key: a change of the planners that alters what they return for the same folder raises it.
-_PLANNERS = 5
 _LOGS_KEPT = 10
 _ANY_PORT = 8000  # of an app that has none of its own, where its Compose file is looked at
 _SECRETS_FILE = "secrets.env"
@@ -147,7 +144,7 @@ class Builder:
         source = _source_of(app)
         env, secrets = await asyncio.to_thread(self._environment, app)
         content = await asyncio.to_thread(self._sources.digest, app.name, source)
-        key = _key_of(content, app)
+        key = key_of(content, app)
         builds = self.state / "builds" / app.name
         folder, record = (None, None) if force else await self._known_build(builds, key)
         if folder is None or record is None:
@@ -209,6 +206,8 @@ class Builder:
         say: _Voice,
     ) -> tuple[Path, artifact.BuildRecord]:
         """Build into a new folder; on any failure the folder is removed and only the log stays."""
+        import shutil
+
         from fairway.run.buildlog import BuildLog
 
         env, secrets = variables
@@ -432,26 +431,6 @@ def _wishes_of(app: AppSpec, names: tuple[str, ...]) -> planner.Wishes:
     return planner.Wishes(app.runtime, app.compose_file, app.command, app.build, dict(app.processes), names)
 
 
-def _key_of(content: str, app: AppSpec) -> str:
-    """Return the key of a build: content, the entry's own words on building, and the planners' version."""
-    words = [
-        _PLANNERS, content, app.name, app.runtime, str(app.compose_file or ""), app.command, app.build,
-        sorted(app.processes.items()), sorted(app.env.items()), sorted(app.secrets), *_compose_words(app),
-    ]  # fmt: skip
-    return hashlib.sha256(msgspec.json.encode(words)).hexdigest()
-
-
-def _compose_words(app: AppSpec) -> list[object]:
-    """Return what of a Compose file the content of the source folder does not say: its text where it lies elsewhere."""
-    file, source = app.compose_file, app.source
-    if file is None or app.runtime == "process" or source is None or file.is_relative_to(source):
-        return [app.backend.port] if app.runtime == "compose" else []
-    try:
-        return [app.backend.port, hashlib.sha256(file.read_bytes()).hexdigest()]
-    except OSError:
-        return [app.backend.port]
-
-
 def _known_build(builds: Path, key: str) -> tuple[Path, artifact.BuildRecord] | tuple[None, None]:
     """Return the newest build of a key that can still be started."""
     for number in range(9, -1, -1):
@@ -466,6 +445,8 @@ def _known_build(builds: Path, key: str) -> tuple[Path, artifact.BuildRecord] | 
 
 def _sweep(builds: Path) -> None:
     """Remove what killed builds have left; the caller holds the app's lock, so none of it is in use."""
+    import shutil
+
     for entry in builds.iterdir():
         if entry.is_dir() and not (entry / artifact.FILE).exists():
             shutil.rmtree(entry, ignore_errors=True)
@@ -473,10 +454,13 @@ def _sweep(builds: Path) -> None:
 
 def _copy(app: AppSpec, source: Path, builds: Path) -> tuple[Path, str, str]:
     """Copy the source to its place; return the folder, the digest of what was copied, and the key."""
+    import shutil
+    import tempfile
+
     staged = Path(tempfile.mkdtemp(prefix=".new-", dir=builds))
     try:
         content = copy_source(source, staged)
-        key = _key_of(content, app)
+        key = key_of(content, app)
         numbered = (builds / (key[:16] if n == 0 else f"{key[:16]}-{n}") for n in range(10))
         folder = next((f for f in numbered if not f.exists()), None)
         if folder is None:
