@@ -130,6 +130,7 @@ class GroupView(msgspec.Struct, frozen=True, kw_only=True):
     leased: int
     lag: int
     dead: int
+    seen: float = 0.0
 
 
 class Replayed(msgspec.Struct, frozen=True, kw_only=True):

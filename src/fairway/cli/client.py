@@ -60,6 +60,10 @@ class Client:
         """Return the JSON answer to a POST, None for an empty one. Raises `Unreachable` or `Answered`."""
         return self._call("POST", path, body)
 
+    def delete(self, path: str) -> Any:
+        """Return the JSON answer to a DELETE, None for an empty one. Raises `Unreachable` or `Answered`."""
+        return self._call("DELETE", path)
+
     def is_up(self) -> bool:
         """Say whether a daemon answers."""
         try:

@@ -128,9 +128,14 @@ def replay(pattern: str, after: int | None, since: str | None, group: str | None
 
 
 @events.command()
+@click.option("--delete", metavar="GROUP", help="Delete a group with all that it still has to read.")
+@click.option("--yes", is_flag=True, help="Delete without asking.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def groups(as_json: bool) -> None:
-    """List the consumer groups and how far they are."""
+def groups(delete: str | None, yes: bool, as_json: bool) -> None:
+    """List the consumer groups, how far they are and when a member was last seen; or delete one."""
+    if delete is not None:
+        _delete(delete, yes, as_json)
+        return
     found = Client(current()).get("/v1/events/groups")
     if as_json:
         output.as_json(found)
@@ -138,9 +143,26 @@ def groups(as_json: bool) -> None:
         click.echo("No consumer groups.", err=True)
     else:
         columns = ("name", "pattern", "cursor", "lag", "waiting", "leased", "dead")
-        output.table(
-            [column.upper() for column in columns], [[str(group[column]) for column in columns] for group in found]
-        )
+        rows = [[*(str(group[column]) for column in columns), _ago(group["seen"])] for group in found]
+        output.table([*(column.upper() for column in columns), "SEEN"], rows)
+
+
+def _delete(group: str, yes: bool, as_json: bool) -> None:
+    if not yes:
+        click.confirm(f"Delete group {group} with all that it still has to read?", abort=True, err=True)
+    Client(current()).delete(f"/v1/events/groups/{quote(group, safe='')}")
+    if as_json:
+        output.as_json({"deleted": group})
+    else:
+        click.echo(f"Deleted group {group}.")
+
+
+def _ago(seen: float) -> str:
+    age = time.time() - seen
+    for seconds, unit in ((86_400, "d"), (3600, "h"), (60, "m")):
+        if age >= seconds:
+            return f"{age // seconds:.0f}{unit} ago"
+    return "now"  # it is kept to a minute
 
 
 class Disconnected(Exception):

@@ -9,8 +9,9 @@ import click
 
 if TYPE_CHECKING:
     from fairway.cli.service import ServiceConfig
+    from fairway.events import Retention
 
-_FIELDS = frozenset({"store"})
+_FIELDS = frozenset({"store", "retention"})
 
 
 @click.command("event-bus")
@@ -27,23 +28,24 @@ def event_bus(config: Path | None, listen: str | None, store: str | None, token_
     import uvloop
 
     from fairway.cli.service import ServiceConfig
+    from fairway.events import Retention
+    from fairway.platform.services import event_retention
     from fairway.telemetry import log
 
     log.configure()
     told = ServiceConfig.read(config, _FIELDS, listen, token_file)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(told, str(store or told.values.get("store") or "sqlite:///events.db")))
+        kept = Retention.parse(told.values["retention"]) if "retention" in told.values else event_retention()
+        runner.run(_serve(told, str(store or told.values.get("store") or "sqlite:///events.db"), kept))
 
 
-async def _serve(config: ServiceConfig, url: str) -> None:
+async def _serve(config: ServiceConfig, url: str, retention: Retention) -> None:
     from fairway.api.app import Services
     from fairway.cli.service import serving
     from fairway.events import EventBus
-    from fairway.platform.services import event_retention
 
     async with (
-        EventBus(url) as bus,
-        event_retention(bus.store),
+        EventBus(url, retention=retention) as bus,
         serving(config, Services(events=bus), "event-bus", url) as ctx,
     ):
         await ctx.done().recv_ok()

@@ -13,11 +13,13 @@ from fairway.events.handler import EventHandler, EventHandlers
 from fairway.events.publisher import EventPublisher
 from fairway.events.publishers.channel import ChannelEventPublisher
 from fairway.events.publishers.store import RedisStreamsEventPublisher, StoreEventPublisher
+from fairway.events.retention import Bound, Retention
 from fairway.events.store import EventStore
 from fairway.events.stores import open_event_store
 from fairway.events.subscription import Policy, Subscription
 
 __all__ = [
+    "Bound",
     "ChannelEventPublisher",
     "Delivery",
     "Event",
@@ -29,6 +31,7 @@ __all__ = [
     "GroupOptions",
     "Policy",
     "RedisStreamsEventPublisher",
+    "Retention",
     "StoreEventPublisher",
     "Subscription",
     "open_event_store",

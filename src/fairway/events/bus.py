@@ -23,7 +23,8 @@ from fairway.events.consumer import GroupConsumer, GroupOptions
 from fairway.events.errors import BusClosed, EventError, EventStoreUnavailable, InvalidTopic
 from fairway.events.event import Event
 from fairway.events.handler import EventHandler
-from fairway.events.store import DEAD_PREFIX, EventStore, Stored, revive
+from fairway.events.retention import Retainer, Retention
+from fairway.events.store import DEAD_PREFIX, EventStore, RetainedStore, Stored, revive
 from fairway.events.stores import open_event_store
 from fairway.events.subscription import Policy, Subscription
 from fairway.events.topic import check_topic
@@ -32,6 +33,7 @@ _LOG = logging.getLogger("fairway.events")
 _BATCH = 512
 _FAIR = 64  # events that publishers hand over before they let others run
 _LOOK = 2.0  # seconds between two looks whether the log is still the one that was read
+_DEFAULT = Retention()
 _PAUSE = (0.1, 5.0)  # seconds: first and longest pause while the store is away
 
 
@@ -40,6 +42,8 @@ class EventBus:
 
     Args:
         store: A store or its URL (``memory://``, ``sqlite:///path``, ``redis://host/0``).
+        retention: How long events and groups are kept while the bus is open; None keeps all. Behind an HTTP API the
+            daemon decides.
 
     Example:
         >>> async def main() -> None:
@@ -51,8 +55,11 @@ class EventBus:
         {'id': 1}
     """
 
-    def __init__(self, store: EventStore | str = "memory://") -> None:
+    def __init__(self, store: EventStore | str = "memory://", *, retention: Retention | None = _DEFAULT) -> None:
         self.store = open_event_store(store) if isinstance(store, str) else store
+        self._retainer: Retainer | None = None
+        if retention is not None and isinstance(self.store, RetainedStore):
+            self._retainer = Retainer(self.store, retention)
         self._ctx: Context = background()
         self._stop: CancelContext | None = None
         self._tasks = WaitGroup()
@@ -63,6 +70,7 @@ class EventBus:
         self._all: set[Subscription] = set()
         self._blocking: set[Subscription] = set()  # whom publishers wait for: live once, with the policy block
         self._unyielding = 0  # events handed over by publishers since they last let other tasks run
+        self._dropped = 0  # by subscriptions that have ended
         self._cursor = 0
         self._started = False
         self._order = count()
@@ -75,6 +83,8 @@ class EventBus:
         self._ctx = self._stop = with_cancel(background())
         self._cursor = await self.store.last()
         self._tasks.go(self._pump)
+        if self._retainer is not None:
+            self._tasks.go(self._retainer.run, self._ctx)
         return self
 
     async def __aexit__(
@@ -216,7 +226,9 @@ class EventBus:
     def _forget(self, subscription: Subscription) -> None:
         self._live.discard(subscription)
         self._blocking.discard(subscription)
-        self._all.discard(subscription)
+        if subscription in self._all:
+            self._all.discard(subscription)
+            self._dropped += subscription.dropped
 
     def _catch_up(self, subscription: Subscription, after: int) -> None:
         self._live.discard(subscription)
@@ -412,8 +424,18 @@ class EventBus:
             raise BusClosed("expected an open bus: async with EventBus(...) as bus")
 
     def statistics(self) -> dict[str, int]:
-        """Return the number of subscriptions, how many of them are live, and the newest offset handed over."""
-        return {"subscriptions": len(self._all), "live": len(self._live), "cursor": self._cursor}
+        """Return the number of subscriptions, how many of them are live, the newest offset handed over, how many events
+        they dropped, and what retention removed since the start.
+        """
+        kept = {"removed": 0, "expired_groups": 0} if self._retainer is None else self._retainer.statistics()
+        dropped = self._dropped + sum(one.dropped for one in self._all)
+        return {
+            "subscriptions": len(self._all),
+            "live": len(self._live),
+            "cursor": self._cursor,
+            "dropped": dropped,
+            **kept,
+        }
 
     def __repr__(self) -> str:
         state = "open" if self._stop is not None else "closed"

@@ -19,13 +19,13 @@ What every store promises, and `fairway.testing.event_stores` checks:
   `extend` and `kill` with another fence than the current one answer False and change nothing.
 - Within a group, events with one partition key are claimed in the order of their offsets, the next one only after
   the one before is done or dead.
-- `trim` never removes what a group still needs.
+- `trim` never removes what a group still needs; `remove` does, see `RetainedStore`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 import msgspec
 
@@ -76,6 +76,7 @@ class GroupInfo(NamedTuple):
         waiting: Taken in, not leased. ``leased``: given to a member.
         lag: Offsets after the cursor.
         dead: Dead-lettered so far.
+        seen: When a member last joined, claimed or extended a lease, in seconds since the epoch, to a minute.
     """
 
     name: str
@@ -85,6 +86,16 @@ class GroupInfo(NamedTuple):
     leased: int
     lag: int
     dead: int
+    seen: float = 0.0
+
+
+class Mark(NamedTuple):
+    """An event in the log without its data: offset, topic, when it was appended, bytes of its document."""
+
+    offset: int
+    topic: str
+    at: float
+    size: int
 
 
 class EventStore(Protocol):
@@ -187,6 +198,22 @@ class EventStore(Protocol):
 
     async def close(self) -> None:
         """Release files and connections; waiting calls raise `BusClosed`."""
+        ...
+
+
+@runtime_checkable
+class RetainedStore(EventStore, Protocol):
+    """A store whose user sees to it that it does not grow for ever; behind an HTTP API the daemon does."""
+
+    async def scan(self, after: int, limit: int) -> list[Mark]:
+        """Return up to `limit` events above `after`, ascending; fewer only at the end of the log."""
+        ...
+
+    async def remove(self, offsets: Sequence[int]) -> int:
+        """Remove events whether or not a group needs them, and return how many there were.
+
+        Who holds one under a lease has lost it; the next of its partition key becomes claimable.
+        """
         ...
 
 

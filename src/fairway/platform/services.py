@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from fairway.events.store import EventStore
+    from fairway.events import Retention
     from fairway.platform.daemon import Services
-
-_KEEP = 7 * 86_400.0
-_TRIM_EVERY = 3600.0
 
 
 @asynccontextmanager
@@ -22,11 +17,12 @@ async def job_and_event_services(daemon: Services) -> AsyncIterator[None]:
     """A face that opens what the other faces serve: `extras` gets ``jobs``, ``events`` and ``webhooks``.
 
     The stores are SQLite files in the state folder, or what ``FAIRWAY_JOBS_URL`` and ``FAIRWAY_EVENTS_URL`` name
-    (``redis://host/0``), so that a Redis takes over without a change to any app. Events are kept for seven days, and
-    longer where a consumer group still needs them.
+    (``redis://host/0``), so that a Redis takes over without a change to any app. Events are kept as `event_retention`
+    says.
 
     Raises:
         StoreUnavailable, EventStoreUnavailable: A store cannot be opened.
+        EventError: The retention is of another form.
     """
     from fairway.events import EventBus
     from fairway.jobs.opening import open_store
@@ -38,36 +34,29 @@ async def job_and_event_services(daemon: Services) -> AsyncIterator[None]:
     events = os.environ.get("FAIRWAY_EVENTS_URL") or f"sqlite:///{layout.events_database}"
     async with (
         JobService(open_store(jobs)) as service,
-        EventBus(events) as bus,
+        EventBus(events, retention=event_retention()) as bus,
         Webhooks(service, bus, layout) as webhooks,
     ):
         daemon.extras.update(jobs=service, events=bus, webhooks=webhooks)
-        async with event_retention(bus.store):
-            yield
-
-
-@asynccontextmanager
-async def event_retention(store: EventStore) -> AsyncIterator[None]:
-    """Remove events older than seven days that no group needs, every hour, for the length of the block."""
-    trimming = asyncio.create_task(_trim(store), name="event retention")
-    try:
         yield
-    finally:
-        trimming.cancel()
-        await asyncio.wait((trimming,))
 
 
-async def _trim(store: EventStore) -> None:
-    from fairway.events.errors import EventStoreUnavailable
-    from fairway.telemetry import log
+def event_retention() -> Retention:
+    """Return how long events are kept: what ``FAIRWAY_EVENTS_RETENTION`` says in YAML, or else the default.
 
-    while True:
-        try:
-            removed = await store.trim(time.time() - _KEEP)
-        except EventStoreUnavailable as error:
-            log.get("events").warning("retention put off", error=str(error))
-        except Exception:
-            log.get("events").exception("retention failed; trying again later")
-        else:
-            log.get("events").debug("retention", removed=removed)
-        await asyncio.sleep(_TRIM_EVERY)
+    Raises:
+        EventError: It is no YAML, or a field is of another form.
+    """
+    import yaml
+
+    from fairway.events import Retention
+    from fairway.events.errors import EventError
+
+    text = os.environ.get("FAIRWAY_EVENTS_RETENTION", "")
+    if not text.strip():
+        return Retention()
+    try:
+        values = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506  # both are safe
+    except yaml.YAMLError as error:
+        raise EventError(f"expected FAIRWAY_EVENTS_RETENTION in YAML such as {{keep: 7d}}: {error}") from error
+    return Retention.parse(values)

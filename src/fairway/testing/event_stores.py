@@ -16,7 +16,7 @@ import pytest
 
 from fairway.events.errors import BusClosed, EventError, InvalidEvent, InvalidTopic, UnknownGroup
 from fairway.events.event import Event
-from fairway.events.store import EventStore
+from fairway.events.store import EventStore, RetainedStore
 
 _LEASE = 30.0
 _TRIES = 3
@@ -247,6 +247,51 @@ class EventStoreConformance:
         assert await store.trim(cut) == 1
         assert [item.offset for item in await store.read(0, 10)] == offsets[1:] + late
         assert [offset for offset, _ in await self._claim(store)] == offsets[1:] + late
+
+    async def test_a_group_tells_when_it_was_last_read(self, store: EventStore, elapse: Any) -> None:
+        """Joining, claiming and extending count; nothing else does."""
+        await self._fill(store, 2)
+        await store.join("g", ">", 0)
+        [first] = await store.groups()
+        await elapse(1000.0)
+        [(offset, fence)] = await self._claim(store, 1)
+        assert (await store.groups())[0].seen == pytest.approx(first.seen + 1000.0, abs=60.0)
+        await elapse(20.0)
+        assert await store.extend("g", offset, fence, 10_000.0)
+        await elapse(1000.0)
+        assert await store.ack("g", offset, fence)
+        assert (await store.groups())[0].seen == pytest.approx(first.seen + 1020.0, abs=60.0)
+        await store.join("g", ">", 0)
+        assert (await store.groups())[0].seen == pytest.approx(first.seen + 2020.0, abs=60.0)
+
+    async def test_what_is_removed_is_gone_for_groups_too(self, store: EventStore) -> None:
+        """A removed event holds up neither its group nor its partition key; its holder has lost it."""
+        if not isinstance(store, RetainedStore):
+            pytest.skip("another store does this for it")
+        offsets = await self._fill(store, 4, key="k")
+        plain = await store.append([("a", Event("t", None, id="plain")), ("a.b", Event("t", None, id="last"))])
+        await store.join("g", ">", 0)
+        await store.join("h", ">", 0)
+        assert await self._claim(store) == [(offsets[0], 1), (plain[0], 1), (plain[1], 1)]
+        marks = await store.scan(0, 4)
+        assert [(mark.offset, mark.topic) for mark in marks] == [(offset, "a.b") for offset in offsets]
+        assert all(mark.size > 0 for mark in marks)
+        assert [mark.offset for mark in await store.scan(offsets[3], 10)] == plain
+        changes = store.changes
+        assert await store.remove([offsets[0], offsets[2], plain[1]]) == 3
+        assert await store.remove([offsets[0]]) == 0
+        assert store.changes != changes or not store.features.objects
+        assert [item.offset for item in await store.read(0, 10)] == [offsets[1], offsets[3], plain[0]]
+        assert not await store.ack("g", offsets[0], 1)
+        assert not await store.nack("g", plain[1], 1, 0.0, _TRIES)
+        assert await store.ack("g", plain[0], 1)
+        for offset in (offsets[1], offsets[3]):
+            assert await self._claim(store) == [(offset, 1)]
+            assert await store.ack("g", offset, 1)
+        assert await self._claim(store) == []
+        [found] = await store.claim("h", 1, _LEASE, _TRIES)
+        assert found.stored.offset == offsets[1]
+        assert await store.last() == plain[1]  # an offset is never given twice
 
     async def test_a_closed_store_says_so(self, store: EventStore) -> None:
         """Waiting calls end, later ones raise."""

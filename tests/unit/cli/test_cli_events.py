@@ -98,3 +98,36 @@ def test_options_that_contradict_each_other_are_refused(invoke, words) -> None:
     result = invoke(Daemon(), *words)
     assert result.exit_code == 2
     assert "Error: " in result.output
+
+
+class Groups:
+    """A daemon with one group, which can be deleted."""
+
+    def __init__(self) -> None:
+        self.deleted: list[str] = []
+
+    def __call__(self, project: object) -> Groups:
+        return self
+
+    def get(self, path: str) -> list[dict[str, Any]]:
+        numbers = {"cursor": 7, "lag": 3, "waiting": 2, "leased": 1, "dead": 0}
+        return [{"name": "billing", "pattern": "orders.>", **numbers, "seen": -2 * 86_400.0}]
+
+    def delete(self, path: str) -> None:
+        self.deleted.append(path)
+
+
+def test_groups_tell_lag_and_who_was_last_seen_when(invoke) -> None:
+    result = invoke(Groups(), "groups")
+    assert "SEEN" in result.stdout
+    assert "billing" in result.stdout
+    assert "2d ago" in result.stdout
+
+
+def test_a_group_is_deleted_only_after_a_yes(invoke) -> None:
+    daemon = Groups()
+    assert invoke(daemon, "groups", "--delete", "a/b").exit_code == 1
+    assert daemon.deleted == []
+    result = invoke(daemon, "groups", "--delete", "a/b", "--yes", "--json")
+    assert json.loads(result.stdout) == {"deleted": "a/b"}
+    assert daemon.deleted == ["/v1/events/groups/a%2Fb"]

@@ -20,9 +20,20 @@ async def test_the_oldest_go_beyond_the_bound_unless_a_group_needs_them() -> Non
         await store.append([("a", Event("t"))])
     assert 10 <= len(await store.read(0, 1000)) <= 13
     await store.join("g", ">", await store.last() - 2)
-    for _ in range(100):
+    for _ in range(80):
         await store.append([("a", Event("t"))])
-    assert len(await store.claim("g", 1000, 1.0, 3)) == 102
+    assert len(await store.claim("g", 1000, 1.0, 3)) == 82
+
+
+async def test_a_group_that_nobody_reads_does_not_fill_the_memory(caplog) -> None:
+    store = MemoryEventStore(max_events=10)
+    await store.join("g", ">", 0)
+    for _ in range(1000):
+        await store.append([("a", Event("t", partition_key="k"))])
+    assert 70 <= len(await store.read(0, 10_000)) <= 101
+    assert "groups have not read them" in caplog.text
+    [claimed] = await store.claim("g", 1000, 30.0, 3)
+    assert claimed.stored.offset >= 900
 
 
 def test_a_bound_below_one_is_an_error() -> None:

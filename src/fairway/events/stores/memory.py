@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import logging
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
 from itertools import islice
@@ -10,11 +11,13 @@ from itertools import islice
 from fairway.clock import SYSTEM_CLOCK, Clock
 from fairway.events.errors import BusClosed, EventError, UnknownGroup
 from fairway.events.event import Event
-from fairway.events.store import Claimed, Features, GroupInfo, Stored, dead_letter
+from fairway.events.store import Claimed, Features, GroupInfo, Mark, Stored, dead_letter
 from fairway.events.stores.wakeups import Wakeups
 from fairway.events.topic import check_group, check_topic, matcher
 
+_LOG = logging.getLogger("fairway.events")
 _TAKE = 1024  # events that one claim looks at beyond the cursor
+_BEYOND = 10  # times `max_events` that are kept for groups
 _DEDUPLICATED = 65536  # newest events whose (source, id) is remembered
 
 
@@ -31,9 +34,10 @@ class _Pending:
 
 
 class _Group:
-    __slots__ = ("cursor", "dead", "keys", "matches", "pattern", "pending", "ready", "timers")
+    __slots__ = ("cursor", "dead", "keys", "matches", "pattern", "pending", "ready", "seen", "timers")
 
-    def __init__(self, pattern: str, cursor: int) -> None:
+    def __init__(self, pattern: str, cursor: int, now: float) -> None:
+        self.seen = now
         self.pattern = pattern
         self.matches: Callable[[str], bool] = matcher(pattern)
         self.cursor = cursor
@@ -48,7 +52,8 @@ class MemoryEventStore:
     """Everything in lists, one event loop, no lock.
 
     Args:
-        max_events: Events kept; the oldest that no group needs go first. What a group needs is kept beyond it.
+        max_events: Events kept; the oldest that no group needs go first. What a group needs is kept beyond it, up to
+            ten times as many: a group that nobody reads must not fill the memory.
         clock: Where time comes from.
     """
 
@@ -85,6 +90,9 @@ class MemoryEventStore:
         self._log.append(Stored(self._last, topic, self._clock.time(), event))
         if len(self._log) > self._max * 1.25:  # amortised: a quarter at a time
             self._drop(len(self._log) - self._max)
+            if len(self._log) > _BEYOND * self._max:
+                _LOG.warning("the oldest of %d events in memory go, though groups have not read them", len(self._log))
+                self._remove({stored.offset for stored in self._log[: len(self._log) // 4]})
         self._wakeups.wake()
         return self._last
 
@@ -126,15 +134,19 @@ class MemoryEventStore:
         self._check_open()
         check_group(group, pattern, after)
         found = self._groups.get(group)
+        now = self._clock.time()
         if found is None:
-            self._groups[group] = _Group(pattern, self._last if after is None else min(after, self._last))
-        elif found.pattern != pattern:
+            self._groups[group] = _Group(pattern, self._last if after is None else min(after, self._last), now)
+            return
+        found.seen = now
+        if found.pattern != pattern:
             raise EventError(f"group {group!r} reads {found.pattern!r}; expected the same pattern, got {pattern!r}")
 
     async def claim(self, group: str, limit: int, lease: float, max_deliveries: int) -> list[Claimed]:
         """See `EventStore.claim`."""
         found = self._group(group)
         now = self._clock.monotonic()
+        found.seen = self._clock.time()
         self._expire(group, found, now, max_deliveries)
         while len(found.ready) < limit and found.cursor < self._last:
             self._take(found)
@@ -184,6 +196,7 @@ class MemoryEventStore:
         if pending is None:
             return False
         pending.due = self._clock.monotonic() + lease
+        found.seen = self._clock.time()
         heapq.heappush(found.timers, (pending.due, offset, fence))
         return True
 
@@ -207,6 +220,7 @@ class MemoryEventStore:
                 leased=sum(pending.leased for pending in group.pending.values()),
                 lag=self._last - group.cursor,
                 dead=group.dead,
+                seen=group.seen,
             )
             for name, group in sorted(self._groups.items())
         ]
@@ -218,6 +232,24 @@ class MemoryEventStore:
     async def trim(self, before: float) -> int:
         """See `EventStore.trim`."""
         return self._drop(bisect_left(self._log, before, key=lambda stored: stored.at))
+
+    async def scan(self, after: int, limit: int) -> list[Mark]:
+        """See `RetainedStore.scan`; the size is that of the document that another store would keep."""
+        found = await self.read(after, limit)
+        return [Mark(one.offset, one.topic, one.at, len(one.event.encode())) for one in found]
+
+    async def remove(self, offsets: Sequence[int]) -> int:
+        """See `RetainedStore.remove`."""
+        self._check_open()
+        return self._remove(set(offsets))
+
+    def _remove(self, offsets: set[int]) -> int:
+        count = len(self._log)
+        self._log = [stored for stored in self._log if stored.offset not in offsets]
+        for group in self._groups.values():
+            for offset in offsets & group.pending.keys():
+                self._finish(group, offset)
+        return count - len(self._log)
 
     async def close(self) -> None:
         """See `EventStore.close`."""
@@ -304,12 +336,13 @@ class MemoryEventStore:
         if key is None:
             return
         waiting = group.keys[key]
+        first = waiting[0] == offset
         waiting.remove(offset)
-        if waiting:
+        if not waiting:
+            del group.keys[key]
+        elif first:
             heapq.heappush(group.ready, waiting[0])
             self._wakeups.wake()
-        else:
-            del group.keys[key]
 
     def __repr__(self) -> str:
         return f"<MemoryEventStore [{len(self._log)} events, {len(self._groups)} groups, last {self._last}]>"

@@ -20,7 +20,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from fairway.events.errors import BusClosed, EventError, EventStoreUnavailable, PayloadTooLarge, UnknownGroup
 from fairway.events.event import Event
-from fairway.events.store import Claimed, Durability, Features, GroupInfo, Stored, dead_letter
+from fairway.events.store import Claimed, Durability, Features, GroupInfo, Mark, Stored, dead_letter
 from fairway.events.stores import redis_scripts as scripts
 from fairway.events.stores.redis_link import Link, Script
 from fairway.events.stores.redis_wire import Address, Argument, Refusal
@@ -48,6 +48,8 @@ _EXTEND = Script(scripts.EXTEND)
 _KILL = Script(scripts.KILL)
 _NEXT_DUE = Script(scripts.NEXT_DUE)
 _TRIM = Script(scripts.TRIM)
+_MARKS = Script(scripts.MARKS)
+_REMOVE = Script(scripts.REMOVE)
 
 
 class RedisEventStore:
@@ -212,7 +214,7 @@ class RedisEventStore:
         """See `EventStore.join`."""
         check_group(group, pattern, after)
         keys = self._keys("groups", f"g:{group}", "last", "epoch")
-        known = await self._run(_JOIN, keys, [group, pattern, "" if after is None else after])
+        known = await self._run(_JOIN, keys, [self.skew, group, pattern, "" if after is None else after])
         if known.decode() != pattern:
             raise EventError(f"group {group!r} reads {known.decode()!r}; expected the same pattern, got {pattern!r}")
 
@@ -287,14 +289,18 @@ class RedisEventStore:
         found = []
         last = await self.last()
         for name in sorted(member.decode() for member in await self._call("SMEMBERS", self._prefix + "groups")):
-            pattern, cursor, dead = await self._call("HMGET", f"{self._prefix}g:{name}", "pattern", "cursor", "dead")
+            fields = ("pattern", "cursor", "dead", "seen")
+            pattern, cursor, dead, seen = await self._call(b"HMGET", f"{self._prefix}g:{name}", *fields)
             if pattern is None:
                 continue
             states = await self._call("HVALS", f"{self._prefix}p:{name}")
             leased = sum(state.split(b" ", 2)[1] == b"1" for state in states)
             position = int(cursor)
             found.append(
-                GroupInfo(name, pattern.decode(), position, len(states) - leased, leased, last - position, int(dead))
+                GroupInfo(
+                    *(name, pattern.decode(), position, len(states) - leased, leased, last - position, int(dead)),
+                    seen=float(seen or 0),
+                )
             )
         return found
 
@@ -316,6 +322,19 @@ class RedisEventStore:
         removed = 0
         while slice_ := int(await self._run(_TRIM, self._keys("log", "groups"), [before, self._prefix])):
             removed += slice_
+        return removed
+
+    async def scan(self, after: int, limit: int) -> list[Mark]:
+        """See `RetainedStore.scan`."""
+        rows = await self._run(_MARKS, self._keys("log"), [f"{max(after, 0) + 1}-0", limit])
+        return [Mark(offset, topic.decode(), float(at), size) for offset, topic, at, size in rows]
+
+    async def remove(self, offsets: Sequence[int]) -> int:
+        """See `RetainedStore.remove`; a few hundred in one step."""
+        removed = 0
+        for start in range(0, len(offsets), 200):
+            some = offsets[start : start + 200]
+            removed += int(await self._run(_REMOVE, self._keys("log", "groups", "wake"), [self._prefix, *some]))
         return removed
 
     async def close(self) -> None:

@@ -2,11 +2,11 @@
 
 Keys, all tagged ``{NAMESPACE}``: ``log`` a stream whose ids are ``OFFSET-0`` (fields t topic, a appended at, k
 partition key, d CloudEvents JSON); ``last`` the newest offset; ``u:…`` the offset of a (source, id) for a day;
-``groups`` the set of names; ``g:NAME`` a hash (pattern, cursor, dead); ``p:NAME`` a hash offset → "fence leased key";
-``r:NAME`` a sorted set of claimable offsets; ``t:NAME`` a sorted set of leases and delays by due time;
-``k:NAME:EPOCH:KEY`` the unfinished offsets of one partition key in order, where the epoch tells a group from one of
-that name that was deleted before; ``epoch`` the newest; ``wake`` a stream of one entry that tells waiting members of a
-change.
+``groups`` the set of names; ``g:NAME`` a hash (pattern, cursor, dead, seen, epoch); ``p:NAME`` a hash offset →
+"fence leased key"; ``r:NAME`` a sorted set of claimable offsets; ``t:NAME`` a sorted set of leases and delays by due
+time; ``k:NAME:EPOCH:KEY`` the unfinished offsets of one partition key in order, where the epoch tells a group from one
+of that name that was deleted before; ``epoch`` the newest; ``wake`` a stream of one entry that tells waiting members of
+a change.
 """
 
 from __future__ import annotations
@@ -38,17 +38,21 @@ return offsets
 """
 )
 
-# KEYS groups g last epoch; ARGV name pattern after ('' for now).
-JOIN = """
-if redis.call('SADD', KEYS[1], ARGV[1]) == 1 or redis.call('EXISTS', KEYS[2]) == 0 then
+# KEYS groups g last epoch; ARGV skew name pattern after ('' for now).
+JOIN = (
+    _TIME
+    + """
+if redis.call('SADD', KEYS[1], ARGV[2]) == 1 or redis.call('EXISTS', KEYS[2]) == 0 then
   local last = redis.call('GET', KEYS[3]) or '0'
-  local after = ARGV[3]
+  local after = ARGV[4]
   if after == '' or tonumber(after) > tonumber(last) then after = last end
   local epoch = redis.call('INCR', KEYS[4])
-  redis.call('HSET', KEYS[2], 'pattern', ARGV[2], 'cursor', after, 'dead', 0, 'epoch', epoch)
+  redis.call('HSET', KEYS[2], 'pattern', ARGV[3], 'cursor', after, 'dead', 0, 'epoch', epoch)
 end
+redis.call('HSET', KEYS[2], 'seen', string.format('%.3f', now(ARGV[1])))
 return redis.call('HGET', KEYS[2], 'pattern')
 """
+)
 
 # KEYS groups g p r t; ARGV name. Answers {whether there was one, its epoch}; the k: keys are left to the caller.
 LEAVE = """
@@ -65,6 +69,7 @@ CLAIM = (
     + """
 if redis.call('EXISTS', KEYS[3]) == 0 then return redis.error_reply('NOGROUP') end
 local current = now(ARGV[1])
+redis.call('HSET', KEYS[3], 'seen', string.format('%.3f', current))
 local limit, most = tonumber(ARGV[2]), tonumber(ARGV[4])
 local claimed, hopeless = {}, {}
 local queues = ARGV[6] .. (redis.call('HGET', KEYS[3], 'epoch') or '') .. ':'
@@ -167,7 +172,14 @@ return 1
 )
 
 # … ARGV lease.
-EXTEND = _SETTLE + "redis.call('ZADD', KEYS[4], now(ARGV[1]) + tonumber(ARGV[5]), offset) return 1"
+EXTEND = (
+    _SETTLE
+    + """
+redis.call('ZADD', KEYS[4], now(ARGV[1]) + tonumber(ARGV[5]), offset)
+redis.call('HSET', KEYS[1], 'seen', string.format('%.3f', now(ARGV[1])))
+return 1
+"""
+)
 
 # … KEYS … log last u; ARGV ttl topic document: the dead letter is appended in the same step.
 KILL = (
@@ -219,4 +231,46 @@ for _, item in ipairs(redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', 1000)) do
 end
 if #removed > 0 then redis.call('XDEL', KEYS[1], unpack(removed)) end
 return #removed
+"""
+
+# KEYS log; ARGV start count. Events without their documents: {offset, topic, at, bytes of the document}.
+MARKS = """
+local found = {}
+for _, item in ipairs(redis.call('XRANGE', KEYS[1], ARGV[1], '+', 'COUNT', ARGV[2])) do
+  local f = item[2]
+  found[#found + 1] = {tonumber(string.match(item[1], '^(%d+)')), f[2], f[4], #f[8]}
+end
+return found
+"""
+
+# KEYS log groups wake; ARGV prefix offset…: removes them whatever groups need; answers how many there were.
+REMOVE = """
+local groups, removed, freed = redis.call('SMEMBERS', KEYS[2]), 0, false
+for i = 2, #ARGV do
+  local offset = ARGV[i]
+  removed = removed + redis.call('XDEL', KEYS[1], offset .. '-0')
+  for _, name in ipairs(groups) do
+    local pending = ARGV[1] .. 'p:' .. name
+    local held = redis.call('HGET', pending, offset)
+    if held then
+      redis.call('HDEL', pending, offset)
+      redis.call('ZREM', ARGV[1] .. 'r:' .. name, offset)
+      redis.call('ZREM', ARGV[1] .. 't:' .. name, offset)
+      local key = string.match(held, '^%d+ %d (.*)$')
+      if key ~= '' then
+        local epoch = redis.call('HGET', ARGV[1] .. 'g:' .. name, 'epoch') or ''
+        local queue = ARGV[1] .. 'k:' .. name .. ':' .. epoch .. ':' .. key
+        local first = redis.call('LINDEX', queue, 0)
+        redis.call('LREM', queue, 1, offset)
+        local following = redis.call('LINDEX', queue, 0)
+        if following and first == offset then
+          redis.call('ZADD', ARGV[1] .. 'r:' .. name, following, following)
+          freed = true
+        end
+      end
+    end
+  end
+end
+if freed then redis.call('XADD', KEYS[3], 'MAXLEN', 1, '*', 'w', 1) end
+return removed
 """

@@ -8,7 +8,7 @@ makes leases run out early, which the fences make harmless.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,19 +19,17 @@ from msgspec.json import encode
 from fairway.clock import SYSTEM_CLOCK, Clock
 from fairway.events.errors import EventError, PayloadTooLarge, UnknownGroup
 from fairway.events.event import Event
-from fairway.events.store import Claimed, Features, GroupInfo, Stored, dead_letter
+from fairway.events.store import Claimed, Features, GroupInfo, Mark, Stored, dead_letter
+from fairway.events.stores.sqlite_log import READ_BYTES, EventLog, Row
 from fairway.events.stores.sqlite_writer import Writer
 from fairway.events.stores.wakeups import Wakeups
 from fairway.events.topic import check_group, check_topic, matcher
 
 MAX_EVENT = 1024 * 1024  # bytes of one event in JSON
 _TOGETHER = 64 * 1024  # bytes of documents in one call up to which it is inserted with others
-_TAIL = 256  # newest events that are kept in memory for subscribers
-_TAIL_EVENT = 16 * 1024  # bytes of the largest of them
 _TAKE = 1024  # events looked at in one step of a claim
 _ROUNDS = 4  # steps in one transaction
-_LOOK = 4096  # events that one step of a read by pattern looks at
-_READ_BYTES = 16 * 1024 * 1024  # documents that one read returns at most, and one event more
+_SEEN = 60.0  # seconds to which it is known when a group was last read
 _SLICE = 5000  # rows removed in one transaction
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS event (
@@ -46,7 +44,8 @@ CREATE TABLE IF NOT EXISTS event (
 ) STRICT;
 CREATE INDEX IF NOT EXISTS event_at ON event (at);
 CREATE TABLE IF NOT EXISTS consumer_group (
-    name TEXT PRIMARY KEY, pattern TEXT NOT NULL, cursor INTEGER NOT NULL, dead INTEGER NOT NULL DEFAULT 0
+    name TEXT PRIMARY KEY, pattern TEXT NOT NULL, cursor INTEGER NOT NULL, dead INTEGER NOT NULL DEFAULT 0,
+    seen REAL NOT NULL DEFAULT 0
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS pending (
     grp TEXT NOT NULL,
@@ -73,19 +72,6 @@ ORDER BY p.offset LIMIT ?
 """
 
 
-# Many events in one statement, in the order of the array.
-_KNOWN = """
-SELECT e.source, e.id, e.offset
-FROM json_each(?) AS told JOIN event e ON e.source = told.value ->> 0 AND e.id = told.value ->> 1
-"""
-_INSERT = """
-INSERT INTO event (topic, at, source, id, key, document)
-SELECT value ->> 0, ?1, value ->> 1, value ->> 2, value ->> 3, CAST(value ->> 4 AS BLOB) FROM json_each(?2) ORDER BY key
-"""
-_Kept = tuple[int, str, float, bytes]  # offset, topic, when it was appended, document
-_Row = tuple[str, str, str, str | None, bytes]  # topic, source, id, partition key, document
-
-
 class SqliteEventStore:
     """See `EventStore`; one event loop, one process.
 
@@ -104,11 +90,16 @@ class SqliteEventStore:
         self._clock = clock
         self._wakeups = Wakeups()
         self._closed = False
-        self._last = 0  # newest committed offset that is known
-        self._tail: list[_Kept] = []  # the newest events of this store's own, without a gap: what subscribers read next
-        self._new: list[_Kept] = []  # those of the transaction under way; the thread's
-        self._writer = Writer(path, _SCHEMA, ended=self._ended)
+        self._writer = Writer(path, _SCHEMA)
         self._db = self._writer.connection
+        self._log = EventLog(self._db, clock)
+        self._writer.start(self._migrate, self._log.ended)
+
+    def _migrate(self) -> None:
+        """Bring a file of a release before this one up to date."""
+        if "seen" not in {row[1] for row in self._db.execute("PRAGMA table_info(consumer_group)")}:
+            self._db.execute("ALTER TABLE consumer_group ADD COLUMN seen REAL NOT NULL DEFAULT 0")
+            self._db.execute("UPDATE consumer_group SET seen = ?", (self._clock.time(),))
 
     @classmethod
     def open(cls, url: str) -> SqliteEventStore:
@@ -120,7 +111,7 @@ class SqliteEventStore:
 
     async def append(self, records: Sequence[tuple[str, Event]]) -> list[int]:
         """See `EventStore.append`. Raises `PayloadTooLarge` over 1 MiB an event."""
-        rows: list[_Row] = []
+        rows: list[Row] = []
         for topic, event in records:
             check_topic(topic)
             document = event.encode()
@@ -130,17 +121,8 @@ class SqliteEventStore:
                 )
             rows.append((topic, event.source, event.id, event.partition_key, document))
         if sum(len(row[4]) for row in rows) > _TOGETHER:
-            return await self._writer.run(lambda: self._append(rows), done=self._appended)
-        return await self._writer.run_together(self._append_all, rows, done=self._appended)
-
-    def _ended(self, committed: bool) -> None:
-        new, self._new = self._new, []
-        if not committed or not new:
-            return
-        small = all(len(one[3]) <= _TAIL_EVENT for one in new)
-        follows = self._tail and new[0][0] == self._tail[-1][0] + 1 and new[-1][0] - new[0][0] == len(new) - 1
-        self._tail = [*(self._tail if follows else ()), *new][-_TAIL:] if small else []
-        self._last = new[-1][0]
+            return await self._writer.run(lambda: self._log.append(rows), done=self._appended)
+        return await self._writer.run_together(self._log.append_all, rows, done=self._appended)
 
     def _appended(self, _: list[int]) -> None:
         self._wakeups.wake()
@@ -149,80 +131,20 @@ class SqliteEventStore:
         if moved:
             self._wakeups.wake()
 
-    def _append_all(self, calls: list[list[_Row]]) -> list[list[int]]:
-        """Append what several calls ask for: one statement looks for known events, one inserts the others."""
-        if len(calls) == 1 and len(calls[0]) == 1:
-            return [self._append(calls[0])]
-        rows = [row for call in calls for row in call]
-        offsets: dict[tuple[str, str], int] = {}
-        for source, name, offset in self._db.execute(_KNOWN, (encode([(row[1], row[2]) for row in rows]),)):
-            offsets[source, name] = offset
-        fresh: dict[tuple[str, str], _Row] = {}
-        for row in rows:
-            if (row[1], row[2]) not in offsets:
-                fresh.setdefault((row[1], row[2]), row)
-        if fresh:
-            at = self._clock.time()
-            self._db.execute(_INSERT, (at, encode([(*head, body.decode()) for *head, body in fresh.values()])))
-            first = self._db.last_insert_rowid() - len(fresh) + 1
-            for offset, (identity, row) in enumerate(fresh.items(), first):
-                offsets[identity] = offset
-                self._new.append((offset, row[0], at, row[4]))
-        return [[offsets[row[1], row[2]] for row in call] for call in calls]
-
-    def _append(self, rows: Sequence[_Row]) -> list[int]:
-        at = self._clock.time()
-        offsets = []
-        for topic, source, name, key, document in rows:
-            # Asked first: a refused INSERT would use up an offset, and `last` would name an event that never comes.
-            known = self._db.execute("SELECT offset FROM event WHERE source = ? AND id = ?", (source, name)).get
-            if known is None:
-                sql = "INSERT INTO event (topic, at, source, id, key, document) VALUES (?, ?, ?, ?, ?, ?)"
-                self._db.execute(sql, (topic, at, source, name, key, document))
-                known = self._db.last_insert_rowid()
-                self._new.append((known, topic, at, document))
-            offsets.append(known)
-        return offsets
-
     async def read(self, after: int, limit: int, pattern: str | None = None) -> list[Stored]:
         """See `EventStore.read`. Looks at a slice of the log at a time: writers go between two slices."""
         matches = None if pattern is None else matcher(pattern)
         after = _within_log(after)
-        rows: list[_Kept] = []
-        tail = self._tail
-        if matches is None and tail and tail[0][0] <= after + 1 <= tail[-1][0]:
-            start = after + 1 - tail[0][0]
-            rows = tail[start : start + limit]
+        rows = self._log.newest(after, limit) if matches is None else []
+        if rows:
             limit = 0
         size, more = 0, True
-        while more and len(rows) < limit and size < _READ_BYTES:
+        while more and len(rows) < limit and size < READ_BYTES:
             room = limit - len(rows)
-            found, after, more = await self._writer.run(partial(self._slice, after, room, matches), writes=False)
+            found, after, more = await self._writer.run(partial(self._log.slice, after, room, matches), writes=False)
             rows += found
             size += sum(len(row[3]) for row in found)
         return [Stored(offset, topic, at, Event.decode(document)) for offset, topic, at, document in rows]
-
-    def _slice(self, after: int, room: int, matches: Callable[[str], bool] | None) -> tuple[list[_Kept], int, bool]:
-        found: list[_Kept] = []
-        size, seen = 0, 0
-        if matches is None:
-            sql = "SELECT offset, topic, at, document FROM event WHERE offset > ? ORDER BY offset LIMIT ?"
-            for row in self._db.execute(sql, (after, room)):
-                found.append(row)
-                size += len(row[3])
-                if size >= _READ_BYTES:
-                    break
-            return found, after, False
-        sql = "SELECT offset, topic FROM event WHERE offset > ? ORDER BY offset LIMIT ?"
-        for offset, topic in self._db.execute(sql, (after, _LOOK)):
-            seen, after = seen + 1, offset
-            if matches(topic):
-                one = "SELECT offset, topic, at, document FROM event WHERE offset = ?"
-                found += self._db.execute(one, (offset,))
-                size += len(found[-1][3])
-                if len(found) == room or size >= _READ_BYTES:
-                    return found, after, True
-        return found, after, seen == _LOOK
 
     async def last(self) -> int:
         """See `EventStore.last`."""
@@ -230,8 +152,8 @@ class SqliteEventStore:
         def work() -> int:
             return int(self._db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'event'").get or 0)
 
-        self._last = max(self._last, await self._writer.run(work, writes=False))
-        return self._last
+        self._log.last = max(self._log.last, await self._writer.run(work, writes=False))
+        return self._log.last
 
     async def offset_before(self, at: float) -> int:
         """See `EventStore.offset_before`."""
@@ -254,10 +176,10 @@ class SqliteEventStore:
         """See `EventStore.wait`."""
         self._wakeups.check_open()
         seen = self._wakeups.changes if changes is None else changes
-        if self._last > after or (changes is None and await self.last() > after):
+        if self._log.last > after or (changes is None and await self.last() > after):
             return True
         await self._wakeups.wait(timeout, seen)
-        return self._last > after or await self.last() > after
+        return self._log.last > after or await self.last() > after
 
     async def join(self, group: str, pattern: str, after: int | None) -> None:
         """See `EventStore.join`."""
@@ -267,8 +189,11 @@ class SqliteEventStore:
             start = self._db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'event'").get or 0
             if after is not None:
                 start = min(after, start)
-            sql = "INSERT INTO consumer_group (name, pattern, cursor) VALUES (?, ?, ?) ON CONFLICT (name) DO NOTHING"
-            self._db.execute(sql, (group, pattern, start))
+            sql = (
+                "INSERT INTO consumer_group (name, pattern, cursor, seen) VALUES (?, ?, ?, ?) "
+                "ON CONFLICT (name) DO UPDATE SET seen = excluded.seen"
+            )
+            self._db.execute(sql, (group, pattern, start, self._clock.time()))
             return str(self._db.execute("SELECT pattern FROM consumer_group WHERE name = ?", (group,)).get)
 
         known = await self._writer.run(work)
@@ -290,6 +215,7 @@ class SqliteEventStore:
     def _claim(self, group: str, limit: int, lease: float, max_deliveries: int) -> tuple[list[Any], bool, bool]:
         now = self._clock.time()
         pattern, cursor = self._group(group)
+        self._see(group, now)
         died = self._expire(group, now, max_deliveries)
         rows = list(self._db.execute(_CLAIMABLE, (group, limit)))
         newest = self._db.execute("SELECT max(offset) FROM event").get or 0
@@ -371,8 +297,10 @@ class SqliteEventStore:
         def work() -> bool:
             if not self._holds(group, offset, fence):
                 return False
+            now = self._clock.time()
             sql = "UPDATE pending SET due = ? WHERE grp = ? AND offset = ?"
-            self._db.execute(sql, (self._clock.time() + lease, group, offset))
+            self._db.execute(sql, (now + lease, group, offset))
+            self._see(group, now)
             return True
 
         return await self._writer.run(work)
@@ -395,7 +323,7 @@ class SqliteEventStore:
             newest = self._db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'event'").get or 0
             sql = (
                 "SELECT g.name, g.pattern, g.cursor, coalesce(sum(p.leased <> 1), 0), coalesce(sum(p.leased = 1), 0), "
-                "? - g.cursor, g.dead FROM consumer_group g LEFT JOIN pending p ON p.grp = g.name "
+                "? - g.cursor, g.dead, g.seen FROM consumer_group g LEFT JOIN pending p ON p.grp = g.name "
                 "GROUP BY g.name ORDER BY g.name"
             )
             return [GroupInfo(*row) for row in self._db.execute(sql, (newest,))]
@@ -424,10 +352,37 @@ class SqliteEventStore:
             self._db.execute(sql, (before, needed, needed, _SLICE))
             return self._db.changes()
 
-        removed, self._tail = 0, []
+        removed = 0
         while slice_ := await self._writer.run(work):
             removed += slice_
+            self._log.forget()
         return removed
+
+    async def scan(self, after: int, limit: int) -> list[Mark]:
+        """See `RetainedStore.scan`."""
+
+        def work() -> list[Mark]:
+            sql = "SELECT offset, topic, at, length(document) FROM event WHERE offset > ? ORDER BY offset LIMIT ?"
+            return [Mark(*row) for row in self._db.execute(sql, (after, limit))]
+
+        return await self._writer.run(work, writes=False)
+
+    async def remove(self, offsets: Sequence[int]) -> int:
+        """See `RetainedStore.remove`; a thousand in one transaction."""
+        removed = 0
+        for start in range(0, len(offsets), 1000):
+            work = partial(self._remove, encode(list(offsets[start : start + 1000])))
+            count, _ = await self._writer.run(work, done=lambda outcome: self._settled(outcome[1]))
+            removed += count
+        self._log.forget()
+        return removed
+
+    def _remove(self, offsets: bytes) -> tuple[int, bool]:
+        sql = "DELETE FROM pending WHERE offset IN (SELECT value FROM json_each(?)) RETURNING grp, key"
+        keys = {(group, key) for group, key in self._db.execute(sql, (offsets,)) if key is not None}
+        freed = sum(self._free(group, key) for group, key in keys)
+        self._db.execute("DELETE FROM event WHERE offset IN (SELECT value FROM json_each(?))", (offsets,))
+        return self._db.changes(), freed > 0
 
     async def close(self) -> None:
         """See `EventStore.close`."""
@@ -441,6 +396,10 @@ class SqliteEventStore:
             raise UnknownGroup(f"expected a group that was joined, got {group!r}")
         return row[0], row[1]
 
+    def _see(self, group: str, now: float) -> None:
+        sql = "UPDATE consumer_group SET seen = ? WHERE name = ? AND seen NOT BETWEEN ? AND ?"
+        self._db.execute(sql, (now, group, now - _SEEN, now + _SEEN))
+
     def _holds(self, group: str, offset: int, fence: int) -> bool:
         self._group(group)
         sql = "SELECT 1 FROM pending WHERE grp = ? AND offset = ? AND fence = ? AND leased = 1"
@@ -450,7 +409,7 @@ class SqliteEventStore:
         sql = "SELECT topic, at, document, key FROM event WHERE offset = ?"
         [(found, at, document, key)] = self._db.execute(sql, (offset,))
         topic, letter = dead_letter(Stored(offset, found, at, Event.decode(document)), group, fence, reason)
-        self._append([(topic, letter.source, letter.id, letter.partition_key, letter.encode())])
+        self._log.append([(topic, letter.source, letter.id, letter.partition_key, letter.encode())])
         self._db.execute("DELETE FROM pending WHERE grp = ? AND offset = ?", (group, offset))
         self._free(group, key)
         self._db.execute("UPDATE consumer_group SET dead = dead + 1 WHERE name = ?", (group,))

@@ -62,17 +62,16 @@ class Writer:
     Args:
         path: Database file, created 0600; its folder has to exist.
         schema: Statements that create what is missing.
-        ended: Called on the thread after each transaction with whether it was committed, before its callers hear.
     """
 
-    def __init__(self, path: Path, schema: str, ended: Callable[[bool], None]) -> None:
+    def __init__(self, path: Path, schema: str) -> None:
         if tuple(int(part) for part in apsw.sqlite_lib_version().split(".")) < _OLDEST:
             raise EventStoreUnavailable(
                 f"expected SQLite {'.'.join(map(str, _OLDEST))} or newer, got {apsw.sqlite_lib_version()}",
                 hint="pip install --upgrade apsw",
             )
         self._path = path
-        self._ended = ended
+        self._ended: Callable[[bool], None] = _nothing
         self._queue: SimpleQueue[_Operation | None] = SimpleQueue()
         self._closed = False
         try:
@@ -84,6 +83,24 @@ class Writer:
         except (OSError, apsw.Error) as error:
             raise EventStoreUnavailable(f"cannot open {path}: {error}", hint="see that it can be written") from error
         self._thread = threading.Thread(target=self._run, name=f"events-{path.name}", daemon=True)
+
+    def start(self, prepare: Callable[[], None], ended: Callable[[bool], None]) -> None:
+        """Run `prepare` in a transaction, then start the thread.
+
+        Args:
+            prepare: Brings the file up to date.
+            ended: Called on the thread after each transaction with whether it was committed, before its callers hear.
+
+        Raises:
+            EventStoreUnavailable: SQLite refuses.
+        """
+        self._ended = ended
+        try:
+            with self.connection:
+                prepare()
+        except apsw.Error as error:
+            self.connection.close()
+            raise EventStoreUnavailable(f"cannot open {self._path}: {error}") from error
         self._thread.start()
 
     async def run(self, work: Callable[[], T], *, writes: bool = True, done: Callable[[T], None] | None = None) -> T:
@@ -239,6 +256,10 @@ class _Faulty(Exception):
         super().__init__(str(error))
         self.operation = operation
         self.error = error
+
+
+def _nothing(_: bool) -> None:
+    """Until somebody wants to know how transactions end."""
 
 
 def _resolve(operations: list[_Operation]) -> None:
