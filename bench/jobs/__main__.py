@@ -1,26 +1,45 @@
-"""`python -m bench.jobs [--quick] [--json FILE] [--check] [--only NAME,…]`: jobs beside their peers, in one run."""
+"""`python -m bench.jobs [--quick] [--json FILE] [--check] [--only NAME,…]`: jobs beside their peers, in one run.
+
+Sections, in every round, with the contenders interleaved:
+
+- enqueue: one producer process a contender, all connected at the same time and asked in turn for a tenth of a second
+  of work, again and again; the median of these slices. A round trip's time changes by a factor of three as cores fall
+  asleep and wake up, for every contender alike, which only short slices in turn cancel out.
+- process: jobs that were enqueued before, one worker process at its best setting; from the first job's start to the
+  last one's, so without its enqueue and without the storing of the last results.
+- embedded: SQLite in one process: claim + complete, and end to end with the enqueue of every job and the storing of
+  its result, from the first call to the last result.
+- latency: 50 jobs a second beside a worker that is there; from the call of enqueue to the handler's first line. The
+  first ten jobs of each run are not counted: they pay for imports and connections.
+- http-enqueue: POST over 32 connections beside a bare handler on the same server.
+
+And once: idle (CPU of a daemon and a worker that wait) and crowd (a store full of waiting and finished jobs).
+"""
 
 from __future__ import annotations
 
-import importlib.util
 import shutil
+import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import psutil
 
-from bench.harness import CACHE, Report, finish, parser, peer_venv, run
-from bench.jobs.peers import POSTGRES, REQUIREMENTS
-from bench.jobs.run import HERE, Lab
+from bench.harness import CACHE, Report, finish, parser
+from bench.jobs.contenders import BULLMQ, HTTP, OWN, PEERS, QUICK_PEERS, REDIS, SQLITE, WORKER, Contenders, Seat
+from bench.jobs.goals import EMPTY, ENQUEUES, WRK, add_goals, waiting
+from bench.jobs.peers import REQUIREMENTS
+from bench.jobs.run import HERE, Lab, Producer, stop
 from bench.jobs.services import postgres_server, redis_server
 
-ON_REDIS = [name for name in REQUIREMENTS if name not in POSTGRES]
-QUICK_PEERS = ["dramatiq", "taskiq", "huey", "saq", "pgqueuer"]
-OWN = [sys.executable, "-m", "bench.jobs.own"]
-WORKER = [sys.executable, "-m", "fairway", "worker", "bench_tasks", "-c", "64", "--url"]
+SECTIONS = ["enqueue", "process", "embedded", "latency", "http-enqueue", "idle", "crowd"]
+SYNC = {"celery", "dramatiq", "rq", "huey"}  # their producers are threads' own: nothing to await 32 of
+Parts = dict[str, tuple[str, Callable[[str], None]]]
+UNCOUNTED = 10  # jobs at the beginning of a run at 50 a second
 
 
 class Sizes:
@@ -28,174 +47,153 @@ class Sizes:
 
     def __init__(self, quick: bool) -> None:
         self.rounds = 1 if quick else 3
+        self.slices = 7 if quick else 9
         self.slow = 2_000 if quick else 5_000  # a peer's worker
+        # PgQueuer takes 1,000 at a time, and is slower the more wait: this is where it is at its best.
+        self.batches = 20_000
         self.fast = 20_000 if quick else 60_000  # Fairway's
-        self.latency = 50 if quick else 500
+        self.latency = 200
         self.warm_s = 1.0 if quick else 3.0
         self.crowd = 50_000 if quick else 1_000_000
         self.wrk_s = 2 if quick else 5
         self.idle_s = 3 if quick else 20
-        # The minute of --quick is for those that were the best at something in the long run.
-        self.peers = QUICK_PEERS if quick else list(REQUIREMENTS)
+
+    def jobs(self, name: str) -> int:
+        """Return how many jobs a contender's worker gets."""
+        if name == "pgqueuer":
+            return self.batches
+        return self.slow if name in PEERS else self.fast
 
 
 class Bench:
     """One run."""
 
-    def __init__(self, quick: bool, only: set[str], lab: Lab, redis: str, postgres: str | None) -> None:
-        self.sizes = Sizes(quick)
-        self.only = only
+    def __init__(self, sizes: Sizes, sections: list[str], names: list[str], lab: Lab, contenders: Contenders) -> None:
+        self.sizes = sizes
+        self.sections = sections
+        self.names = names
         self.lab = lab
-        self.redis = redis
-        self.postgres = postgres
+        self.contenders = contenders
         self.report = Report("jobs")
-        self.runs: dict[tuple[str, str, str], list[float]] = {}
-        self.best: dict[tuple[str, str], float] = {}
+        self._runs: dict[tuple[str, str, str], list[float]] = {}
+        self._lags: dict[str, list[float]] = {}
+        self._begin = time.monotonic()
 
     def add(self, name: str, metric: str, unit: str, value: float) -> None:
         """Note one run of a figure."""
-        self.runs.setdefault((name, metric, unit), []).append(value)
+        self._runs.setdefault((name, metric, unit), []).append(value)
 
-    def attempt(self, name: str, work: Callable[[], None]) -> None:
+    def say(self, text: str) -> None:
+        """Tell of progress."""
+        print(f"{time.monotonic() - self._begin:6.0f} s  {text}", file=sys.stderr, flush=True)
+
+    def attempt(self, section: str, name: str, work: Callable[[str], None]) -> None:
         """Run one contender's part; one that cannot be run is a note, not the end."""
-        if self.only and name not in self.only:
-            return
+        begin = time.monotonic()
         try:
-            work()
-        except (RuntimeError, OSError, subprocess.SubprocessError) as error:
-            self.report.note(f"{name}: {str(error)[:400]}")
-        print(f"  {name} done", file=sys.stderr, flush=True)
-
-    def flush_redis(self) -> None:
-        """Empty the benchmark's Redis."""
-        run(["redis-cli", "-u", self.redis, "flushall"])
-
-    # Peers --------------------------------------------------------------------------------------------------------
-
-    def peer(self, name: str) -> None:
-        """Enqueue, process and latency of one Python peer."""
-        url = self.postgres if name in POSTGRES else self.redis
-        if url is None:
-            raise RuntimeError("no PostgreSQL here")
-        argv = [str(peer_venv(f"jobs-{name}", REQUIREMENTS[name])), str(HERE / "peers.py"), name]
-        if name in POSTGRES:
-            run(["psql", url, "-qc", "DROP SCHEMA public CASCADE; CREATE SCHEMA public;"])
-            self.lab.finish([*argv, "prepare", "0", "OUT", url], 0)
+            work(name)
+        except (RuntimeError, OSError, subprocess.SubprocessError, KeyError) as error:
+            self._miss(section, name, error)
         else:
-            self.flush_redis()
-        self.measure(name, argv, url)
+            self.say(f"{section}: {name} ({time.monotonic() - begin:.1f} s)")
 
-    def bullmq(self) -> None:
-        """The same of BullMQ."""
-        node, npm = shutil.which("node"), shutil.which("npm")
-        if node is None or npm is None:
-            raise RuntimeError("node and npm were not found")
-        folder = CACHE / "npm-bullmq"
-        folder.mkdir(parents=True, exist_ok=True)
-        if not (folder / "node_modules" / "bullmq").exists():
-            run([npm, "install", "--prefix", str(folder), "--no-audit", "--no-fund", "bullmq@5.61.0"])
-        shutil.copy(HERE / "bullmq.js", folder / "bullmq.js")
-        self.flush_redis()
-        self.measure("bullmq", [node, str(folder / "bullmq.js")], self.redis)
+    def _miss(self, section: str, name: str, error: Exception) -> None:
+        self.report.note(f"{section}: {name}: {str(error)[:400]}")
+        self.say(f"{section}: {name} FAILED: {str(error)[:200]}")
 
-    def measure(self, name: str, argv: list[str], url: str) -> None:
-        """Enqueue, then let one worker process what was enqueued, then pace."""
-        jobs = self.sizes.slow
-        told = self.lab.finish([*argv, "enqueue", str(jobs), "OUT", url], jobs)
-        self.add(name, "enqueue one by one", "jobs/s", told["one"])
-        if "many" in told:
-            self.add(name, "enqueue, 32 producers", "jobs/s", told["many"])
-        done = self.lab.work([*argv, "work", str(jobs), "OUT", url], jobs, timeout=60)
-        if name == "pgqueuer":
-            # It takes 1,000 at a time: what it enqueued one by one would be over in a batch or two.
-            jobs = self.sizes.fast
-            self.lab.finish([*argv, "fill", str(jobs), "OUT", url], jobs)
-            done = self.lab.work([*argv, "work", str(jobs), "OUT", url], jobs)
+    # Sections with peers ------------------------------------------------------------------------------------------
+
+    def enqueue(self) -> None:
+        """Every contender's producer in turn, a slice at a time."""
+        self.contenders.flush()
+        with ExitStack() as stack:
+            producers: dict[str, Producer] = {}
+            sizes: dict[tuple[str, str], int] = {}
+            for name in self.names:
+                try:
+                    seat = stack.enter_context(self.contenders.seat(name))
+                    producers[name] = stack.enter_context(self.lab.producer(seat.producer))
+                    for what in ("one", "many"):
+                        rate = producers[name].ask(what, 300)
+                        sizes[name, what] = max(20, min(5_000, int(rate / 10)))
+                except (RuntimeError, OSError, subprocess.SubprocessError) as error:
+                    producers.pop(name, None)
+                    self._miss("enqueue", name, error)
+            self.say(f"enqueue: {len(producers)} producers are connected")
+            slices: dict[tuple[str, str], list[float]] = {}
+            for _ in range(self.sizes.slices):
+                for what in ("one", "many"):
+                    for name, producer in producers.items():
+                        if what == "one" or name not in SYNC:
+                            slices.setdefault((name, what), []).append(producer.ask(what, sizes[name, what]))
+            for (name, what), rates in slices.items():
+                self.add(name, ENQUEUES[what == "many"], "jobs/s", statistics.median(rates))
+        self.say("enqueue: done")
+
+    def process(self, name: str) -> None:
+        """Let one worker run what was enqueued before."""
+        jobs = self.sizes.jobs(name)
+        self.contenders.flush()
+        with self.contenders.seat(name) as seat:
+            with self.lab.producer(seat.producer) as producer:
+                producer.ask("fill", jobs)
+            done = self.lab.work(_with(seat.worker, jobs), jobs, cwd=seat.worker_cwd)
         self.add(name, "process", "jobs/s", jobs / done["seconds"])
-        self.pace(
-            name,
-            [*argv, "work", str(self.sizes.latency), "OUT", url],
-            [*argv, "latency", str(self.sizes.latency), "OUT", url],
-        )
 
-    def pace(self, name: str, worker: list[str], producer: list[str], cwd: Path = HERE.parent.parent) -> None:
+    def latency(self, name: str) -> None:
         """50 jobs a second beside a worker that was there before."""
-        jobs = self.sizes.latency
+        jobs = self.sizes.latency + UNCOUNTED
+        self.contenders.flush()
         out = self.lab.path("lags.json")
-        process = self.lab.start([str(out) if word == "OUT" else word for word in worker], out, jobs, cwd)
+        if name == SQLITE:
+            argv = [*OWN, "latency-inside", str(jobs), str(out), f"sqlite:///{self.lab.path('latency.db')}"]
+            lags = self.lab.finish(argv, jobs, out=out)["lags"]
+        else:
+            with self.contenders.seat(name) as seat:
+                lags = self._pace(seat, out, jobs)
+        lags = sorted(lags[UNCOUNTED:])
+        self._lags.setdefault(name, []).extend(lags)
+        for quantile in (50, 99):
+            self.add(name, f"latency p{quantile}", "ms", _quantile(lags, quantile))
+
+    def _pace(self, seat: Seat, out: Path, jobs: int) -> list[float]:
+        worker = self.lab.start(_with(seat.worker, jobs, out), out, jobs, seat.worker_cwd)
         try:
-            time.sleep(self.sizes.warm_s)
-            self.lab.finish(producer, jobs)
-            lags = sorted(self.lab.wait_for(out, jobs, process, 30)["lags"])
+            with self.lab.producer(seat.producer) as producer:
+                time.sleep(self.sizes.warm_s)
+                producer.ask("pace", jobs)
+                lags: list[float] = self.lab.wait_for(out, jobs, worker, 30)["lags"]
+                return lags
         finally:
-            from bench.jobs.run import stop
+            stop(worker)
 
-            stop(process)
-        self.add(name, "latency p50", "ms", lags[len(lags) // 2] * 1000)
-        self.add(name, "latency p99", "ms", lags[int(len(lags) * 0.99)] * 1000)
+    # Sections of Fairway alone ------------------------------------------------------------------------------------
 
-    # Fairway ------------------------------------------------------------------------------------------------------
-
-    def sqlite(self) -> None:
+    def embedded(self, name: str) -> None:
         """SQLite in one process, every acknowledgement after its commit with synchronous=FULL."""
-        sizes, lab = self.sizes, self.lab
-        name = "fairway sqlite"
-        told = lab.finish([*OWN, "enqueue", str(sizes.fast), "OUT", f"sqlite:///{lab.path('a.db')}"], 0)
-        self.add(name, "enqueue one by one", "jobs/s", told["one"])
-        self.add(name, "enqueue, 32 producers", "jobs/s", told["many"])
-        told = lab.finish([*OWN, "claim", str(sizes.fast), "OUT", f"sqlite:///{lab.path('b.db')}"], 0)
-        self.add(name, "claim + complete", "jobs/s", told["rate"])
-        told = lab.finish([*OWN, "end-to-end", str(sizes.fast), "OUT", f"sqlite:///{lab.path('c.db')}"], 0)
-        self.add(name, "end to end", "jobs/s", told["rate"])
-        jobs = sizes.latency
-        out = lab.path("lags.json")
-        argv = [*OWN, "latency-inside", str(jobs), str(out), f"sqlite:///{lab.path('d.db')}"]
-        lags = sorted(lab.finish(argv, jobs, out=out)["lags"])
-        self.add(name, "latency p50", "ms", lags[len(lags) // 2] * 1000)
-        self.add(name, "latency p99", "ms", lags[int(len(lags) * 0.99)] * 1000)
+        roles = {
+            "claim": "claim + complete",
+            "end-to-end": "end to end",
+            "end-to-end-many": "end to end, 256 producers",
+        }
+        for role, metric in roles.items():
+            url = f"sqlite:///{self.lab.path(f'{role}.db')}"
+            told = self.lab.finish([*OWN, role, str(self.sizes.fast), "OUT", url], 0)
+            self.add(name, metric, "jobs/s", told["rate"])
 
-    def http(self) -> None:
-        """SQLite behind the daemon, worker in another process over HTTP."""
-        name, sizes, lab = "fairway http", self.sizes, self.lab
-        with lab.daemon(f"sqlite:///{lab.path('e.db')}") as (url, _):
-            told = lab.finish([*OWN, "enqueue", str(sizes.slow), "OUT", url], 0)
-            self.add(name, "enqueue one by one", "jobs/s", told["one"])
-            self.add(name, "enqueue, 32 producers", "jobs/s", told["many"])
-            lab.work([*WORKER, url], sizes.slow, cwd=HERE)
-            lab.finish([*OWN, "fill", str(sizes.fast), "OUT", url], 0)
-            done = lab.work([*WORKER, url], sizes.fast, cwd=HERE)
-            self.add(name, "process", "jobs/s", sizes.fast / done["seconds"])
-        with lab.daemon(f"sqlite:///{lab.path('f.db')}") as (url, _):
-            self.pace(name, [*WORKER, url], [*OWN, "latency", str(sizes.latency), "OUT", url], HERE)
-
-    def redis_store(self) -> None:
-        """Fairway's Redis store, worker in another process."""
-        if importlib.util.find_spec("fairway.jobs.stores.redis") is None:
-            raise RuntimeError("the Redis store is not there")
-        name, sizes, lab = "fairway redis", self.sizes, self.lab
-        self.flush_redis()
-        told = lab.finish([*OWN, "enqueue", str(sizes.slow), "OUT", self.redis], 0)
-        self.add(name, "enqueue one by one", "jobs/s", told["one"])
-        self.add(name, "enqueue, 32 producers", "jobs/s", told["many"])
-        lab.work([*WORKER, self.redis], sizes.slow, cwd=HERE)
-        lab.finish([*OWN, "fill", str(sizes.fast), "OUT", self.redis], 0)
-        done = lab.work([*WORKER, self.redis], sizes.fast, cwd=HERE)
-        self.add(name, "process", "jobs/s", sizes.fast / done["seconds"])
-        self.flush_redis()
-        self.pace(name, [*WORKER, self.redis], [*OWN, "latency", str(sizes.latency), "OUT", self.redis], HERE)
-
-    def http_enqueue(self) -> None:
+    def http_enqueue(self, name: str) -> None:
         """POST a job over 32 connections, beside a bare handler on the same server."""
         lab = self.lab
-        with lab.daemon(f"sqlite:///{lab.path('g.db')}") as (url, _), lab.bare() as bare:
-            self.add("fairway http", "HTTP enqueue, 32 connections", "1/s", lab.wrk(url, self.sizes.wrk_s))
-            self.add("bare Starlette", "HTTP enqueue, 32 connections", "1/s", lab.wrk(bare, self.sizes.wrk_s))
+        with lab.daemon(f"sqlite:///{lab.path('post.db')}") as (url, _), lab.bare() as bare:
+            self.add(name, WRK, "1/s", lab.wrk(url, self.sizes.wrk_s))
+            self.add("bare Starlette", WRK, "1/s", lab.wrk(bare, self.sizes.wrk_s))
 
-    def idle(self) -> None:
+    def idle(self, name: str) -> None:
         """CPU of a daemon and a worker that wait, and the worker's memory after it has worked."""
         lab, jobs = self.lab, 2_000
-        with lab.daemon(f"sqlite:///{lab.path('h.db')}") as (url, pid):
-            lab.finish([*OWN, "fill", str(jobs), "OUT", url], 0)
+        with lab.daemon(f"sqlite:///{lab.path('idle.db')}") as (url, pid):
+            with lab.producer([*OWN, "produce", "0", "OUT", url]) as producer:
+                producer.ask("fill", jobs)
             out = lab.path("idle.json")
             worker = lab.start([*WORKER, url], out, jobs, HERE)
             try:
@@ -206,115 +204,103 @@ class Bench:
                 time.sleep(self.sizes.idle_s)
                 for who, process in watched.items():
                     used = sum(process.cpu_times()[:2]) - before[who]
-                    self.add("fairway http", f"idle {who}", "% CPU", 100 * used / self.sizes.idle_s)
-                self.add("fairway http", "worker memory", "MiB", watched["worker"].memory_info().rss / 2**20)
+                    self.add(name, f"idle {who}", "% CPU", 100 * used / self.sizes.idle_s)
+                self.add(name, "worker memory", "MiB", watched["worker"].memory_info().rss / 2**20)
             finally:
-                from bench.jobs.run import stop
-
                 stop(worker)
 
-    def crowd(self) -> None:
-        """A million waiting and a million finished."""
+    def crowd(self, name: str) -> None:
+        """As many jobs waiting and as many finished as `Sizes.crowd` says."""
         url = f"sqlite:///{self.lab.path('crowd') / 'crowd.db'}"
         Path(url.removeprefix("sqlite:///")).parent.mkdir()
-        told = self.lab.finish([*OWN, "crowd", str(self.sizes.crowd), "OUT", url], 0, timeout=300)
-        size = f"{self.sizes.crowd:,} waiting and finished"
-        self.add("fairway sqlite", "claim + complete, empty", "jobs/s", told["empty"])
-        self.add("fairway sqlite", f"claim + complete, {size}", "jobs/s", told["full"])
-        self.add("fairway sqlite", f"start more, {size}", "s", told["full_start"] - told["empty_start"])
+        told = self.lab.finish([*OWN, "crowd", str(self.sizes.crowd), "OUT", url], 0, timeout=600)
+        size = waiting(self.sizes.crowd)
+        self.add(name, EMPTY, "jobs/s", told["empty"])
+        self.add(name, f"claim + complete, {size}", "jobs/s", told["full"])
+        self.add(name, f"start more, {size}", "s", told["full_start"] - told["empty_start"])
 
     # The whole ----------------------------------------------------------------------------------------------------
 
     def all(self) -> None:
         """Interleave the contenders, round by round; what needs no median once at the end."""
+        own: Parts = {"embedded": (SQLITE, self.embedded), "http-enqueue": (HTTP, self.http_enqueue)}
+        last: Parts = {"idle": (HTTP, self.idle), "crowd": (SQLITE, self.crowd)}
         for number in range(self.sizes.rounds):
-            print(f"round {number + 1} of {self.sizes.rounds}", file=sys.stderr, flush=True)
-            self.attempt("fairway sqlite", self.sqlite)
-            self.attempt("fairway http", self.http)
-            self.attempt("fairway redis", self.redis_store)
-            for name in self.sizes.peers:
-                self.attempt(name, lambda name=name: self.peer(name))  # type: ignore[misc]
-            self.attempt("bullmq", self.bullmq)
-            self.attempt("http-enqueue", self.http_enqueue)
-        self.attempt("idle", self.idle)
-        self.attempt("crowd", self.crowd)
-        values = {
-            (name, metric): self.report.row(name, metric, unit, runs=runs)
-            for (name, metric, unit), runs in self.runs.items()
-        }
-        self.goals(values)
+            self.say(f"round {number + 1} of {self.sizes.rounds}")
+            if "enqueue" in self.sections:
+                self.enqueue()
+            for name in self.names:
+                if "process" in self.sections and name != SQLITE:
+                    self.attempt("process", name, self.process)
+            for name in self.names:
+                if "latency" in self.sections:
+                    self.attempt("latency", name, self.latency)
+            self._own(own)
+        self._own(last)
+        self.conclude()
 
-    def goals(self, values: dict[tuple[str, str], float]) -> None:
-        """Compare with the best peer of this run."""
+    def _own(self, parts: Parts) -> None:
+        for section, (name, work) in parts.items():
+            if section in self.sections and name in self.names:
+                self.attempt(section, name, work)
 
-        def best(metrics: tuple[str, ...], names: list[str], least: bool = False) -> float | None:
-            found = [values[name, metric] for name in names for metric in metrics if (name, metric) in values]
-            return None if not found else (min(found) if least else max(found))
+    def conclude(self) -> None:
+        """Make rows of the runs, quantiles of all rounds' jobs together, and goals of the rows."""
+        values: dict[tuple[str, str], float] = {}
+        for (name, metric, unit), runs in self._runs.items():
+            pooled = None
+            if metric.startswith("latency p"):
+                pooled = _quantile(sorted(self._lags[name]), int(metric.removeprefix("latency p")))
+            values[name, metric] = self.report.row(name, metric, unit, runs=runs, value=pooled)
+        add_goals(self.report, values, self.sizes.crowd)
 
-        def ratio(goal: str, mine: tuple[str, str], other: float | None, factor: float, op: str = ">=") -> None:
-            if mine in values and other:
-                self.report.goal(goal, values[mine] / other, factor, op)  # type: ignore[arg-type]
 
-        def absolute(goal: str, mine: tuple[str, str], bound: float) -> None:
-            if mine in values:
-                self.report.goal(goal, values[mine], bound, "<=")
+def _with(argv: list[str], jobs: int, out: Path | None = None) -> list[str]:
+    """Fill in the number of jobs, and the result's file unless the lab does that."""
+    filled = [str(jobs) if word == "N" else word for word in argv]
+    return filled if out is None else [str(out) if word == "OUT" else word for word in filled]
 
-        enqueues = ("enqueue one by one", "enqueue, 32 producers")
-        on_redis = best(("process",), ON_REDIS)
-        pgqueuer = values.get(("pgqueuer", "process"))
-        peers = [*REQUIREMENTS, "bullmq"]
-        sqlite, http, redis = "fairway sqlite", "fairway http", "fairway redis"
-        ratio(
-            "sqlite enqueue, 32 producers / best Python queue",
-            (sqlite, enqueues[1]),
-            best(enqueues, [*REQUIREMENTS]),
-            5,
-        )
-        ratio("sqlite claim + complete / PgQueuer process", (sqlite, "claim + complete"), pgqueuer, 3)
-        ratio("sqlite end to end / PgQueuer process", (sqlite, "end to end"), pgqueuer, 2)
-        ratio("sqlite end to end / best Python queue on Redis", (sqlite, "end to end"), on_redis, 5)
-        ratio("http worker / best Python queue on Redis", (http, "process"), on_redis, 2)
-        ratio(
-            "redis enqueue one by one / best Python on Redis", (redis, enqueues[0]), best(enqueues[:1], ON_REDIS), 1.2
-        )
-        ratio("redis process / best Python queue on Redis", (redis, "process"), on_redis, 3)
-        ratio("redis process / BullMQ", (redis, "process"), values.get(("bullmq", "process")), 1)
-        for quantile in ("p50", "p99"):
-            metric = f"latency {quantile}"
-            ratio(f"http {metric} / best peer", (http, metric), best((metric,), peers, least=True), 1.0, "<=")
-            ratio(f"sqlite {metric} / best peer", (sqlite, metric), best((metric,), peers, least=True), 1.0, "<=")
-        wrk = "HTTP enqueue, 32 connections"
-        ratio("HTTP enqueue / bare Starlette", (http, wrk), values.get(("bare Starlette", wrk)), 0.75)
-        absolute("worker memory, MiB", (http, "worker memory"), 45)
-        absolute("idle daemon, % of a core", (http, "idle daemon"), 0.5)
-        absolute("idle worker, % of a core", (http, "idle worker"), 0.5)
-        size = f"{self.sizes.crowd:,} waiting and finished"
-        full = (sqlite, f"claim + complete, {size}")
-        ratio(f"claim rate with {size} / empty", full, values.get((sqlite, "claim + complete, empty")), 0.8)
-        absolute(f"start with {size}, s more", (sqlite, f"start more, {size}"), 1.0)
+
+def _quantile(lags: list[float], percent: int) -> float:
+    return lags[min(len(lags) - 1, len(lags) * percent // 100)] * 1000
+
+
+def _chosen(only: str, quick: bool) -> tuple[list[str], list[str]]:
+    """Return sections and contenders; an unknown name ends the program."""
+    asked = {name.strip() for name in only.split(",") if name.strip()}
+    everyone = [SQLITE, HTTP, REDIS, *PEERS]
+    if unknown := asked - set(SECTIONS) - set(everyone):
+        names = ", ".join([*SECTIONS, *everyone])
+        sys.exit(f"expected --only to name sections or contenders, got {', '.join(sorted(unknown))}; known: {names}")
+    sections = [name for name in SECTIONS if name in asked] or SECTIONS
+    # The minute and a half of --quick is for those that were the best at something in the long run.
+    some = [SQLITE, HTTP, REDIS, *QUICK_PEERS] if quick else everyone
+    return sections, [name for name in everyone if name in asked] or some
 
 
 def main() -> int:
     """Run everything and report."""
     options = parser(__doc__ or "")
-    options.add_argument("--only", default="", help="contenders by name, comma between them")
+    options.add_argument("--only", default="", help="sections and contenders by name, comma between them")
     args = options.parse_args()
+    sections, names = _chosen(args.only, args.quick)
     folder = CACHE / "jobs-run"
     shutil.rmtree(folder, ignore_errors=True)
     lab = Lab(folder)
-    only = {name for name in args.only.split(",") if name}
-    with redis_server(folder / "redis") as redis:
+    with ExitStack() as stack:
+        redis = stack.enter_context(redis_server(folder / "redis"))
+        postgres, missing = None, ""
         try:
-            with postgres_server(folder / "postgres") as postgres:
-                bench = Bench(args.quick, only, lab, redis, postgres)
-                bench.all()
-        except (RuntimeError, subprocess.CalledProcessError) as error:
-            bench = Bench(args.quick, only, lab, redis, None)
-            bench.report.note(f"PostgreSQL: {error}")
-            bench.all()
+            postgres = stack.enter_context(postgres_server(folder / "postgres"))
+        except (RuntimeError, OSError, subprocess.SubprocessError) as error:
+            missing = f"PostgreSQL: {error}"
+        bench = Bench(Sizes(args.quick), sections, names, lab, Contenders(lab, redis, postgres))
+        if missing:
+            bench.report.note(missing)
+        bench.all()
     for name, requirements in REQUIREMENTS.items():
         bench.report.versions[name] = requirements[0].partition("==")[2]
-    bench.report.versions["bullmq"] = "5.61.0"
+    bench.report.versions["bullmq"] = BULLMQ
     shutil.rmtree(folder, ignore_errors=True)
     return finish(bench.report, args)
 

@@ -1,5 +1,6 @@
 // BullMQ's side of bench.jobs: node bullmq.js ROLE N OUT URL; the same no-op, count and sum as peers.py.
 const fs = require("fs");
+const readline = require("readline");
 const { Queue, Worker } = require("bullmq");
 const [role, n, out, url] = [process.argv[2], Number(process.argv[3]), process.argv[4], new URL(process.argv[5])];
 const connection = { host: url.hostname, port: Number(url.port), maxRetriesPerRequest: null };
@@ -24,21 +25,25 @@ async function main() {
   }
   const queue = new Queue("bench", { connection });
   const add = (i, s) => queue.add("noop", { n: i, text: s });
-  if (role === "latency") {
+  // What peers.py calls commands: one N, many N, pace N or fill N, a line each.
+  const answer = (result) => process.stdout.write("RESULT " + JSON.stringify(result) + "\n");
+  await queue.waitUntilReady();
+  answer({});
+  for await (const line of readline.createInterface({ input: process.stdin })) {
+    const [what, count] = [line.split(" ")[0], Number(line.split(" ")[1])];
     const begin = now();
-    for (let i = 0; i < n; i++) {
-      await new Promise((done) => setTimeout(done, Math.max(0, (begin + i / 50 - now()) * 1000)));
-      await add(i, ("@" + epoch().toFixed(7).padEnd(20)).padEnd(100, "x"));
+    if (what === "pace") {
+      for (let i = 0; i < count; i++) {
+        await new Promise((done) => setTimeout(done, Math.max(0, (begin + i / 50 - now()) * 1000)));
+        await add(i, ("@" + epoch().toFixed(7).padEnd(20)).padEnd(100, "x"));
+      }
+    } else if (what === "one") {
+      for (let i = 0; i < count; i++) await add(i, text);
+    } else {
+      let next = 0;
+      await Promise.all(Array.from({ length: 32 }, async () => { while (next < count) await add(next++, text); }));
     }
-  } else {
-    const half = n / 2;
-    let begin = now();
-    for (let i = 0; i < half; i++) await add(i, text);
-    const one = half / (now() - begin);
-    let next = half;
-    begin = now();
-    await Promise.all(Array.from({ length: 32 }, async () => { while (next < n) await add(next++, text); }));
-    write({ one, many: half / (now() - begin) });
+    answer({ rate: count / (now() - begin) });
   }
   await queue.close();
 }

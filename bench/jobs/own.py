@@ -50,14 +50,17 @@ async def drain(store: Store, n: int, claimers: int = 8, batch: int = 32) -> flo
     return done / elapsed
 
 
-async def produce(n: int, url: str) -> None:
-    """One by one, then from 32 producers."""
+async def produce(_n: int, url: str) -> None:
+    """Do what standard input says."""
     async with Queue(url) as queue:
 
         async def enqueue(i: int, text: str) -> None:
             await queue.enqueue(noop, i, text)
 
-        await peers.measure_async(enqueue, n)
+        async def fill_all(n: int) -> None:
+            await fill(queue.store, n)
+
+        await peers.produce_async(enqueue, fill_all)
 
 
 async def claim(n: int, url: str) -> None:
@@ -67,8 +70,8 @@ async def claim(n: int, url: str) -> None:
         peers.write({"rate": await drain(store, n)})
 
 
-async def end_to_end(n: int, url: str) -> None:
-    """32 producers and a worker in this process: enqueue, run the typed handler, store the result."""
+async def end_to_end(n: int, url: str, producers: int = 32) -> None:
+    """Producers and a worker in this process: enqueue one by one, run the typed handler, store the result."""
     meter.expected = 0
     async with Queue(url) as queue, queue.worker(tasks, WorkerConfig(concurrency=64)) as worker:
         numbers = iter(range(n))
@@ -78,7 +81,7 @@ async def end_to_end(n: int, url: str) -> None:
                 await queue.enqueue(noop, i, TEXT)
 
         begin = time.perf_counter()
-        await asyncio.gather(*(producer() for _ in range(32)))
+        await asyncio.gather(*(producer() for _ in range(producers)))
         while worker.statistics().settled < n:
             await asyncio.sleep(0.002)
         elapsed = time.perf_counter() - begin
@@ -88,31 +91,19 @@ async def end_to_end(n: int, url: str) -> None:
         peers.write({"rate": n / elapsed})
 
 
-async def fill_for_worker(n: int, url: str) -> None:
-    """Only enqueue."""
-    async with open_store(url) as store:
-        await fill(store, n)
-    peers.write({})
-
-
-async def latency(n: int, url: str) -> None:
-    """50 jobs a second."""
-    async with Queue(url) as queue:
-
-        async def enqueue(i: int, text: str) -> None:
-            await queue.enqueue(noop, i, text)
-
-        await peers.pace_async(enqueue, n)
+async def end_to_end_many(n: int, url: str) -> None:
+    """The same with 256 producers."""
+    await end_to_end(n, url, 256)
 
 
 async def latency_inside(n: int, url: str) -> None:
     """50 jobs a second, worker in this process."""
+    meter.expected = n
     async with Queue(url) as queue, queue.worker(tasks):
-
-        async def enqueue(i: int, text: str) -> None:
-            await queue.enqueue(noop, i, text)
-
-        await peers.pace_async(enqueue, n)
+        begin = time.perf_counter()
+        for i in range(n):
+            await asyncio.sleep(max(0.0, begin + i / 50 - time.perf_counter()))
+            await queue.enqueue(noop, i, peers.stamp())
         while meter.count < n:
             await asyncio.sleep(0.01)
 
@@ -166,7 +157,7 @@ async def bare(_n: int, url: str) -> None:
 
 
 ROLES: dict[str, Callable[[int, str], Awaitable[Any]]] = {
-    "enqueue": produce, "claim": claim, "end-to-end": end_to_end, "fill": fill_for_worker, "latency": latency,
+    "produce": produce, "claim": claim, "end-to-end": end_to_end, "end-to-end-many": end_to_end_many,
     "latency-inside": latency_inside, "crowd": crowd, "bare": bare,
 }  # fmt: skip
 

@@ -1,9 +1,8 @@
 """The peers of `bench.jobs`: how each is installed, enqueues and works. Run inside a peer's own environment:
 
-    python peers.py NAME enqueue N OUT URL     one job after another, then from 32 producers where it is async
+    python peers.py NAME produce 0 OUT URL     a producer that does what its standard input says, see `commands`
     python peers.py NAME work N OUT URL        one worker process at its best setting, until N jobs have run
-    python peers.py NAME fill N OUT URL        N at once, for a peer that works faster than it enqueues
-    python peers.py NAME latency N OUT URL     a producer at 50 jobs a second beside a worker that runs already
+    python peers.py NAME prepare 0 OUT URL     makes its tables, for a peer that has some
 
 Each job is a no-op with an integer and a string of 100 bytes. `Meter` counts and sums the integers: the correctness
 gate. Nothing of Fairway is imported here.
@@ -16,18 +15,19 @@ import json
 import os
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 TEXT = "x" * 100
 REQUIREMENTS: dict[str, list[str]] = {
-    "celery": ["celery[redis]==5.6.0"],
-    "dramatiq": ["dramatiq[redis]==1.18.0"],
-    "rq": ["rq==2.6.0"],
-    "arq": ["arq==0.26.3"],
-    "taskiq": ["taskiq==0.11.18", "taskiq-redis==1.0.9"],
-    "huey": ["huey==2.5.3", "redis==5.2.1"],
+    # hiredis, with which redis-py is faster, for everyone who can use it.
+    "celery": ["celery[redis]==5.6.0", "hiredis==3.2.1"],
+    "dramatiq": ["dramatiq[redis]==1.18.0", "hiredis==3.2.1"],
+    "rq": ["rq==2.6.0", "hiredis==3.2.1"],
+    "arq": ["arq==0.26.3", "hiredis==3.2.1"],
+    "taskiq": ["taskiq==0.11.18", "taskiq-redis==1.0.9", "hiredis==3.2.1"],
+    "huey": ["huey==2.5.3", "redis==5.2.1", "hiredis==3.2.1"],
     "saq": ["saq[hiredis]==0.24.4"],
     "procrastinate": ["procrastinate==3.2.2", "psycopg[binary]==3.2.9"],
     "pgqueuer": ["pgqueuer==0.21.1", "asyncpg==0.30.0", "uvloop==0.21.0"],
@@ -77,49 +77,64 @@ def stamp() -> str:
 Enqueue = Callable[[int, str], Any]
 
 
-def measure_sync(enqueue: Enqueue, n: int) -> None:
-    """One after another, from one thread."""
-    begin = time.perf_counter()
-    for i in range(n):
-        enqueue(i, TEXT)
-    write({"one": n / (time.perf_counter() - begin)})
+def commands() -> Iterator[tuple[str, int]]:
+    """Yield what the benchmark asks for, line by line: ``one N``, ``many N``, ``pace N`` or ``fill N``.
+
+    N jobs one after another; from 32 producers at once (where it is async); 50 a second, each with the time of its
+    enqueue; as fast as can be. Jobs are numbered from 0. Every enqueue is acknowledged before its producer goes on.
+    """
+    for line in sys.stdin:
+        what, _, count = line.partition(" ")
+        yield what, int(count)
 
 
-async def measure_async(enqueue: Callable[[int, str], Awaitable[Any]], n: int) -> None:
-    """One after another, then from 32 producers at once; together `n` jobs, numbered."""
-    half = n // 2
-    begin = time.perf_counter()
-    for i in range(half):
-        await enqueue(i, TEXT)
-    one = half / (time.perf_counter() - begin)
-    numbers = iter(range(half, n))
+def tell(**result: float) -> None:
+    """Answer a command."""
+    print("RESULT", json.dumps(result), flush=True)
+
+
+def produce_sync(enqueue: Enqueue) -> None:
+    """Do what is asked for, from one thread."""
+    tell()
+    for what, n in commands():
+        begin = time.perf_counter()
+        for i in range(n):
+            if what == "pace":
+                time.sleep(max(0.0, begin + i / 50 - time.perf_counter()))
+            enqueue(i, stamp() if what == "pace" else TEXT)
+        tell(rate=n / (time.perf_counter() - begin))
+
+
+async def produce_async(
+    enqueue: Callable[[int, str], Awaitable[Any]], fill: Callable[[int], Awaitable[Any]] | None = None
+) -> None:
+    """Do what is asked for, on this loop; `fill` is how many jobs are enqueued in the fewest calls."""
+    tell()
+    for what, n in commands():
+        begin = time.perf_counter()
+        if what == "fill" and fill is not None:
+            await fill(n)
+        elif what in {"many", "fill"}:
+            await _produce_many(enqueue, n)
+        else:
+            for i in range(n):
+                if what == "pace":
+                    await asyncio.sleep(max(0.0, begin + i / 50 - time.perf_counter()))
+                await enqueue(i, stamp() if what == "pace" else TEXT)
+        tell(rate=n / (time.perf_counter() - begin))
+
+
+async def _produce_many(enqueue: Callable[[int, str], Awaitable[Any]], n: int, producers: int = 32) -> None:
+    numbers = iter(range(n))
 
     async def produce() -> None:
         for i in numbers:
             await enqueue(i, TEXT)
 
-    begin = time.perf_counter()
-    await asyncio.gather(*(produce() for _ in range(32)))
-    write({"one": one, "many": (n - half) / (time.perf_counter() - begin)})
+    await asyncio.gather(*(produce() for _ in range(producers)))
 
 
-def pace_sync(enqueue: Enqueue, n: int) -> None:
-    """50 jobs a second, each with the time of its enqueue."""
-    begin = time.perf_counter()
-    for i in range(n):
-        time.sleep(max(0.0, begin + i / 50 - time.perf_counter()))
-        enqueue(i, stamp())
-
-
-async def pace_async(enqueue: Callable[[int, str], Awaitable[Any]], n: int) -> None:
-    """50 jobs a second, each with the time of its enqueue."""
-    begin = time.perf_counter()
-    for i in range(n):
-        await asyncio.sleep(max(0.0, begin + i / 50 - time.perf_counter()))
-        await enqueue(i, stamp())
-
-
-def celery(role: str, n: int, url: str) -> None:
+def celery(role: str, url: str) -> None:
     from celery import Celery
 
     app = Celery("bench", broker=url)
@@ -133,13 +148,11 @@ def celery(role: str, n: int, url: str) -> None:
         app.worker_main(
             ["worker", "-P", "solo", "-l", "ERROR", "--without-gossip", "--without-mingle", "--without-heartbeat"]
         )
-    elif role == "latency":
-        pace_sync(noop.delay, n)
     else:
-        measure_sync(noop.delay, n)
+        produce_sync(noop.delay)
 
 
-def dramatiq(role: str, n: int, url: str) -> None:
+def dramatiq(role: str, url: str) -> None:
     import dramatiq as lib
     from dramatiq.brokers.redis import RedisBroker
 
@@ -154,10 +167,8 @@ def dramatiq(role: str, n: int, url: str) -> None:
         worker = lib.Worker(broker, worker_threads=4)
         worker.start()
         time.sleep(3600)
-    elif role == "latency":
-        pace_sync(noop.send, n)
     else:
-        measure_sync(noop.send, n)
+        produce_sync(noop.send)
 
 
 def rq_noop(n: int, text: str) -> None:
@@ -165,7 +176,7 @@ def rq_noop(n: int, text: str) -> None:
     meter(n, text)
 
 
-def rq(role: str, n: int, url: str) -> None:
+def rq(role: str, url: str) -> None:
     from redis import Redis
     from rq import Queue, SimpleWorker
 
@@ -178,13 +189,11 @@ def rq(role: str, n: int, url: str) -> None:
 
     if role == "work":
         SimpleWorker([queue], connection=connection).work(logging_level="ERROR")
-    elif role == "latency":
-        pace_sync(enqueue, n)
     else:
-        measure_sync(enqueue, n)
+        produce_sync(enqueue)
 
 
-def arq(role: str, n: int, url: str) -> None:
+def arq(role: str, url: str) -> None:
     from arq import create_pool
     from arq.connections import RedisSettings
     from arq.worker import Worker, func
@@ -200,7 +209,7 @@ def arq(role: str, n: int, url: str) -> None:
         async def enqueue(n: int, text: str) -> None:
             await pool.enqueue_job("noop", n, text)
 
-        await (pace_async if role == "latency" else measure_async)(enqueue, n)
+        await produce_async(enqueue)
 
     if role == "work":
         asyncio.set_event_loop(asyncio.new_event_loop())
@@ -211,7 +220,7 @@ def arq(role: str, n: int, url: str) -> None:
         asyncio.run(produce())
 
 
-def taskiq(role: str, n: int, url: str) -> None:
+def taskiq(role: str, url: str) -> None:
     from taskiq.api import run_receiver_task
     from taskiq_redis import ListQueueBroker
 
@@ -227,13 +236,13 @@ def taskiq(role: str, n: int, url: str) -> None:
             broker.is_worker_process = True
             await run_receiver_task(broker, max_async_tasks=100, run_startup=True)
         else:
-            await (pace_async if role == "latency" else measure_async)(noop.kiq, n)
+            await produce_async(noop.kiq)
             await broker.shutdown()
 
     asyncio.run(main())
 
 
-def huey(role: str, n: int, url: str) -> None:
+def huey(role: str, url: str) -> None:
     from huey import RedisHuey
 
     queue = RedisHuey("bench", url=url, results=False)
@@ -244,13 +253,11 @@ def huey(role: str, n: int, url: str) -> None:
 
     if role == "work":
         queue.create_consumer(workers=1, worker_type="thread", periodic=False, check_worker_health=False).run()
-    elif role == "latency":
-        pace_sync(noop, n)
     else:
-        measure_sync(noop, n)
+        produce_sync(noop)
 
 
-def saq(role: str, n: int, url: str) -> None:
+def saq(role: str, url: str) -> None:
     from saq import Queue, Worker
 
     async def noop(_ctx: Any, *, n: int, text: str) -> None:
@@ -266,12 +273,12 @@ def saq(role: str, n: int, url: str) -> None:
         if role == "work":
             await Worker(queue, functions=[("noop", noop)], concurrency=50).start()
         else:
-            await (pace_async if role == "latency" else measure_async)(enqueue, n)
+            await produce_async(enqueue)
 
     asyncio.run(main())
 
 
-def procrastinate(role: str, n: int, url: str) -> None:
+def procrastinate(role: str, url: str) -> None:
     import procrastinate as lib
 
     app = lib.App(connector=lib.PsycopgConnector(conninfo=url, min_size=4, max_size=32))
@@ -290,12 +297,12 @@ def procrastinate(role: str, n: int, url: str) -> None:
             elif role == "work":
                 await app.run_worker_async(concurrency=20, install_signal_handlers=False, delete_jobs="always")
             else:
-                await (pace_async if role == "latency" else measure_async)(enqueue, n)
+                await produce_async(enqueue)
 
     asyncio.run(main())
 
 
-def pgqueuer(role: str, n: int, url: str) -> None:
+def pgqueuer(role: str, url: str) -> None:
     import asyncpg
     import uvloop
     from pgqueuer import PgQueuer
@@ -305,11 +312,6 @@ def pgqueuer(role: str, n: int, url: str) -> None:
     async def main() -> None:
         if role == "prepare":
             await Queries(AsyncpgDriver(await asyncpg.connect(url))).install()
-        elif role == "fill":
-            queries = Queries(AsyncpgDriver(await asyncpg.connect(url)))
-            for start in range(0, n, 1_000):
-                payloads: list[bytes | None] = [json.dumps([i, TEXT]).encode() for i in range(start, start + 1_000)]
-                await queries.enqueue(["noop"] * 1_000, payloads, [0] * 1_000)
         elif role == "work":
             worker = PgQueuer(AsyncpgDriver(await asyncpg.connect(url)))
 
@@ -326,7 +328,12 @@ def pgqueuer(role: str, n: int, url: str) -> None:
             async def enqueue(n: int, text: str) -> None:
                 await queries.enqueue("noop", json.dumps([n, text]).encode())
 
-            await (pace_async if role == "latency" else measure_async)(enqueue, n)
+            async def fill(n: int) -> None:
+                for start in range(0, n, 1_000):
+                    payloads: list[bytes | None] = [json.dumps([i, TEXT]).encode() for i in range(start, start + 1_000)]
+                    await queries.enqueue(["noop"] * 1_000, payloads, [0] * 1_000)
+
+            await produce_async(enqueue, fill)
 
     uvloop.run(main())
 
@@ -338,4 +345,4 @@ if __name__ == "__main__":
     os.environ["BENCH_OUT"] = out
     os.environ["BENCH_JOBS"] = jobs
     meter = Meter()
-    PEERS[name](role, int(jobs), url)
+    PEERS[name](role, url)

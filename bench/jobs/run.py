@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import select
 import signal
 import subprocess
 import sys
@@ -19,6 +20,34 @@ from bench.harness import ROOT
 from bench.jobs.services import free_port
 
 HERE = Path(__file__).parent
+
+
+class Producer:
+    """A process that enqueues when asked to; see `peers.commands`."""
+
+    def __init__(self, process: subprocess.Popen[bytes], lab: Lab) -> None:
+        self._process = process
+        self._lab = lab
+        self._read(60.0)  # it says when it is connected
+
+    def ask(self, what: str, n: int, timeout: float = 120.0) -> float:
+        """Have `n` jobs enqueued and return how many a second that was. Raises `RuntimeError`."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{what} {n}\n".encode())
+        self._process.stdin.flush()
+        return float(self._read(timeout)["rate"])
+
+    def _read(self, timeout: float) -> dict[str, Any]:
+        pipe, deadline = self._process.stdout, time.monotonic() + timeout
+        assert pipe is not None
+        while select.select([pipe], [], [], max(0.0, deadline - time.monotonic()))[0]:
+            line = pipe.readline()
+            if line.startswith(b"RESULT "):
+                answer: dict[str, Any] = json.loads(line[7:])
+                return answer
+            if not line:
+                raise RuntimeError(f"the producer exited with {self._process.wait()}; {self._lab.tail()}")
+        raise RuntimeError(f"the producer did not answer within {timeout:g} s; {self._lab.tail()}")
 
 
 class Lab:
@@ -44,6 +73,19 @@ class Lab:
         """Start a contender's process in a group of its own."""
         env = {**os.environ, "BENCH_OUT": str(out), "BENCH_JOBS": str(jobs), "PYTHONWARNINGS": "ignore"}
         return subprocess.Popen(argv, cwd=cwd, env=env, stdout=self._log, stderr=self._log, start_new_session=True)
+
+    @contextmanager
+    def producer(self, argv: list[str]) -> Iterator[Producer]:
+        """Run a producer, connected."""
+        env = {**os.environ, "BENCH_OUT": "", "BENCH_JOBS": "0", "PYTHONWARNINGS": "ignore"}
+        process = subprocess.Popen(
+            argv, cwd=ROOT, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, bufsize=0,
+            start_new_session=True,
+        )  # fmt: skip
+        try:
+            yield Producer(process, self)
+        finally:
+            stop(process)
 
     def finish(self, argv: list[str], jobs: int, *, out: Path | None = None, timeout: float = 150) -> dict[str, Any]:
         """Run a process to its end and return the result it wrote (an empty one where it writes none)."""

@@ -1,0 +1,60 @@
+"""What `bench.jobs` is to show: the figures of one run beside the best peer's of the same run."""
+
+from __future__ import annotations
+
+from bench.harness import Op, Report
+from bench.jobs.contenders import HTTP, ON_REDIS, PEERS, REDIS, SQLITE
+from bench.jobs.peers import REQUIREMENTS
+
+ENQUEUES = ("enqueue one by one", "enqueue, 32 producers")
+WRK = "HTTP enqueue, 32 connections"
+EMPTY = "claim + complete, empty"
+Values = dict[tuple[str, str], float]
+
+
+def waiting(crowd: int) -> str:
+    """Name the size of the crowded store."""
+    return f"{crowd:,} waiting and finished"
+
+
+def add_goals(report: Report, values: Values, crowd: int) -> None:
+    """Add every goal whose figures were measured."""
+
+    def best(metrics: tuple[str, ...], names: list[str], least: bool = False) -> float | None:
+        found = [values[name, metric] for name in names for metric in metrics if (name, metric) in values]
+        return None if not found else (min(found) if least else max(found))
+
+    def ratio(goal: str, mine: tuple[str, str], other: float | None, factor: float, op: Op = ">=") -> None:
+        if mine in values and other:
+            report.goal(goal, values[mine] / other, factor, op)
+
+    def absolute(goal: str, mine: tuple[str, str], bound: float) -> None:
+        if mine in values:
+            report.goal(goal, values[mine], bound, "<=")
+
+    python = [*REQUIREMENTS]
+    on_redis = best(("process",), ON_REDIS)
+    pgqueuer = values.get(("pgqueuer", "process"))
+    ratio("sqlite enqueue, 32 producers / best Python queue", (SQLITE, ENQUEUES[1]), best(ENQUEUES, python), 5)
+    ratio("sqlite claim + complete / PgQueuer process", (SQLITE, "claim + complete"), pgqueuer, 3)
+    for metric in ("end to end", "end to end, 256 producers"):
+        ratio(f"sqlite {metric} / PgQueuer process", (SQLITE, metric), pgqueuer, 2)
+    ratio("sqlite end to end / best Python queue on Redis", (SQLITE, "end to end"), on_redis, 5)
+    ratio("http worker / best Python queue on Redis", (HTTP, "process"), on_redis, 2)
+    one = best(ENQUEUES[:1], ON_REDIS)
+    ratio("redis enqueue one by one / best Python on Redis", (REDIS, ENQUEUES[0]), one, 1.2)
+    ratio("redis process / best Python queue on Redis", (REDIS, "process"), on_redis, 3)
+    ratio("redis process / BullMQ", (REDIS, "process"), values.get(("bullmq", "process")), 1)
+    for quantile in ("p50", "p99"):
+        metric = f"latency {quantile}"
+        least = best((metric,), PEERS, least=True)
+        ratio(f"http {metric} / best peer", (HTTP, metric), least, 1.0, "<=")
+        ratio(f"sqlite {metric} / best peer", (SQLITE, metric), least, 1.0, "<=")
+    ratio("HTTP enqueue / bare Starlette", (HTTP, WRK), values.get(("bare Starlette", WRK)), 0.75)
+    absolute("worker memory, MiB", (HTTP, "worker memory"), 45)
+    absolute("idle daemon, % of a core", (HTTP, "idle daemon"), 0.5)
+    absolute("idle worker, % of a core", (HTTP, "idle worker"), 0.5)
+    size = waiting(crowd)
+    full, empty = (SQLITE, f"claim + complete, {size}"), values.get((SQLITE, EMPTY))
+    ratio(f"claim rate with {size} / empty", full, empty, 0.8)
+    absolute(f"start with {size}, s more", (SQLITE, f"start more, {size}"), 1.0)
