@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from fairway.jobs.job import Completed, NewJob, Verdict
+from fairway.jobs.job import Completed, NewJob, Verdict, raw
 from fairway.jobs.stores.sqlite import SqliteStore
 from fairway.testing import FakeClock
 from fairway.testing.stores import StoreConformance, StoreHarness
@@ -60,3 +60,15 @@ async def test_a_waiting_claim_gets_new_jobs_by_priority_and_the_file_has_them_r
         assert await store.settle([Completed(lease.id, lease.fence) for lease in leases]) == [Verdict.OK, Verdict.OK]
         (rest,) = await store.claim(["default"], 2, 30.0, "w")
         assert rest.id == ids[0]
+
+
+async def test_the_log_is_folded_into_the_file_before_it_grows(tmp_path: Path) -> None:
+    async with SqliteStore(tmp_path / "jobs.db") as store:
+        log = tmp_path / "jobs.db-wal"
+        before = log.stat().st_size
+        args = raw("x" * 3_000)
+        for _ in range(60):
+            await asyncio.gather(*(store.enqueue([NewJob(kind="plain", args=args)]) for _ in range(100)))
+        assert (tmp_path / "jobs.db").stat().st_size > 4 * before, "far more than the log holds was written"
+        # Twice the bound while operations wait, and the transaction that passes it.
+        assert log.stat().st_size < 3 * before

@@ -34,7 +34,7 @@ STATE_CODES = {
     "discarded": DISCARDED,
 }
 
-_WAL_PAGES = 1_000  # a checkpoint when the log holds so many
+WAL_PAGES = 1_000  # a checkpoint when the log holds so many; the writer starts it, after it has told its callers
 _FRAME = 4_096 + 24
 
 _VERSION = 1
@@ -133,7 +133,7 @@ def open_writer(path: Path, cache_kib: int = 8_192) -> apsw.Connection:
     connection.pragma("journal_mode", "wal")
     connection.pragma("synchronous", "full")
     connection.pragma("cache_size", -cache_kib)
-    connection.pragma("wal_autocheckpoint", _WAL_PAGES)
+    connection.pragma("wal_autocheckpoint", 0)
     connection.pragma("journal_size_limit", 64 << 20)
     version = connection.pragma("user_version")
     if version == 0:
@@ -155,7 +155,7 @@ def _extend_wal(path: Path) -> None:
     if not wal.exists():
         return
     with wal.open("r+b") as file:
-        missing = _WAL_PAGES * _FRAME - file.seek(0, os.SEEK_END)
+        missing = WAL_PAGES * _FRAME - file.seek(0, os.SEEK_END)
         if missing > 0:
             file.write(bytes(missing))
             file.flush()

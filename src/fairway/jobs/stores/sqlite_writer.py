@@ -22,7 +22,7 @@ from fairway.jobs.errors import JobError, StoreUnavailable
 from fairway.jobs.job import Lease, Released
 from fairway.jobs.store import StoreOptions
 from fairway.jobs.stores.sqlite_engine import Engine
-from fairway.jobs.stores.sqlite_schema import FileLock, open_writer
+from fairway.jobs.stores.sqlite_schema import WAL_PAGES, FileLock, open_writer
 
 _log = logging.getLogger(__name__)
 
@@ -83,6 +83,8 @@ class Writer:
         self._operations: queue.SimpleQueue[Operation | None] = queue.SimpleQueue()
         self._parked: list[Claim] = []
         self._thread: threading.Thread | None = None
+        self._connection: apsw.Connection | None = None  # the writer thread's
+        self._copied = 0  # pages that the connection had written when the log was last folded into the file
         self._closed = False
         self._stale = False  # the engine's memory has to be rebuilt
         self._retry_at = 0.0
@@ -117,6 +119,7 @@ class Writer:
         try:
             lock = FileLock(self._path.with_name(self._path.name + ".lock"))
             connection = open_writer(self._path)
+            self._connection = connection
             engine = Engine(connection, self._options, self.waiters)
             engine.load()
         except (apsw.Error, OSError, JobError) as error:
@@ -132,6 +135,7 @@ class Writer:
             self._serve(engine)
         finally:
             self._park_none()
+            self._connection = None
             connection.close()
             lock.release()
 
@@ -139,8 +143,21 @@ class Writer:
         while True:
             operations, more = self._gather(engine)
             self._cycle(engine, operations)
+            self._checkpoint()
             if not more:
                 return
+
+    def _checkpoint(self) -> None:
+        """Copy the log into the file once it is long: now that all callers know, and rather while nobody waits."""
+        assert self._connection is not None
+        written = self._connection.status(apsw.SQLITE_DBSTATUS_CACHE_WRITE)[0] - self._copied
+        if written < WAL_PAGES or (written < 2 * WAL_PAGES and not self._operations.empty()):
+            return
+        self._copied += written  # whatever comes of it: a full disk is asked again after as many pages
+        try:
+            self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+        except apsw.Error as error:
+            _log.warning("the log of the job store %s cannot be folded into its file: %s", self._path, error)
 
     def _gather(self, engine: Engine) -> tuple[list[Operation], bool]:
         """Return the operations of the next transaction, and whether there will be another."""
