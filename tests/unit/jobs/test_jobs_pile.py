@@ -7,6 +7,7 @@ import pytest
 
 from fairway.concurrency import Closed
 from fairway.jobs import JobHandle, Queue, Tasks, WorkerConfig
+from fairway.jobs.job import Verdict
 from fairway.jobs.pile import Pile
 from fairway.jobs.stores.memory import MemoryStore
 
@@ -135,7 +136,7 @@ async def test_a_job_that_is_cancelled_before_its_turn_is_not_begun_and_costs_no
         return n
 
     async with Queue(store) as queue:
-        config = WorkerConfig(concurrency=1, lease_s=1.0, heartbeat_s=0.02, prefetch=8)
+        config = WorkerConfig(concurrency=1, lease_s=1.0, prefetch=8)
         holder = await queue.enqueue(hold)
         async with queue.worker(tasks, config) as worker:
             await started.wait()
@@ -145,9 +146,7 @@ async def test_a_job_that_is_cancelled_before_its_turn_is_not_begun_and_costs_no
             worker._held[lease.id] = lease.fence
             worker._waiting.items.append(lease)
             await handle.cancel()
-            async with asyncio.timeout(5):
-                while lease.id not in worker._revoked:
-                    await asyncio.sleep(0.005)
+            worker._stop_attempts([(lease.id, lease.fence, Verdict.CANCEL)])
             gate.set()
             await holder.result()
             job = await store.wait(handle.id, 5.0)
