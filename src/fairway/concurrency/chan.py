@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import asyncio
 from _thread import get_ident
-from asyncio import Future, InvalidStateError
+from asyncio import Future, InvalidStateError, _get_running_loop
 from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import Any, Generic, Literal, TypeVar
@@ -28,7 +28,7 @@ from fairway.concurrency.cases import CLOSED, NOT_READY, RecvCase, SelectEntry, 
 from fairway.concurrency.errors import Closed, CloseOfClosed, SendOnClosed, WrongLoop
 from fairway.concurrency.parking import deferred, enter, settle
 from fairway.concurrency.registry import future_of, raise_unless_dead, wake
-from fairway.concurrency.switching import NO_TASK, NOWHERE, Home, Woken, home_of, switch, task_on
+from fairway.concurrency.switching import NO_TASK, NOWHERE, QUICK, Home, Woken, home_of, switch, task_on
 from fairway.concurrency.views import ChanStatistics, RecvChan, RecvView, SendChan, SendView
 
 T = TypeVar("T")
@@ -202,7 +202,9 @@ class Chan(SendChan[T], RecvChan[T], RecvCase[T], Generic[T]):
             if task is None or deferred:
                 home, task = self._enter()
             n = task.cancelling() + 1
-            future = Future(loop=home.loop)
+            future = Future() if QUICK else Future(loop=home.loop)
+            if QUICK and future.get_loop() is not home.loop:
+                self._bind(future.get_loop())
             pair = (future, value)
             self._sendq.append(pair)
             try:
@@ -224,22 +226,27 @@ class Chan(SendChan[T], RecvChan[T], RecvCase[T], Generic[T]):
         Raises:
             Closed: The channel is closed and drained.
         """
-        if self._buf and not self._sendq:
-            return self._buf.popleft()
         sendq = self._sendq
-        if sendq and not self._cap and (self._woken is None or self._may_switch()):
-            pair = sendq.popleft()
-            if switch(self._home, pair[0], True):
-                return pair[1]
-            sendq.appendleft(pair)
-        value = self._take()
+        if self._buf and not sendq:
+            return self._buf.popleft()
+        if sendq:
+            if not self._cap and (self._woken is None or self._may_switch()):
+                pair = sendq.popleft()
+                if switch(self._home, pair[0], True):
+                    return pair[1]
+                sendq.appendleft(pair)
+            value = self._take()
+        else:
+            value = CLOSED if self._closed else NOT_READY
         if value is NOT_READY:
             home = self._home
             task = task_on(home.loop)
             if task is None or deferred:
                 home, task = self._enter()
             n = task.cancelling() + 1
-            future: Future[Any] = Future(loop=home.loop)
+            future: Future[Any] = Future() if QUICK else Future(loop=home.loop)
+            if QUICK and future.get_loop() is not home.loop:
+                self._bind(future.get_loop())
             self._recvq.append(future)
             self._room = -1
             try:
@@ -356,7 +363,7 @@ class Chan(SendChan[T], RecvChan[T], RecvCase[T], Generic[T]):
     def _from_sender(self) -> Any:
         """Complete the first live sender and return its value, or NOT_READY."""
         sendq = self._sendq
-        if self._home.thread != get_ident():
+        if _get_running_loop() is not self._home.loop if QUICK else self._home.thread != get_ident():
             self._require_home()
         while sendq:
             entry, value = sendq.popleft()
@@ -376,7 +383,7 @@ class Chan(SendChan[T], RecvChan[T], RecvCase[T], Generic[T]):
         if self._closed:
             return CLOSED
         recvq = self._recvq
-        if recvq and self._home.thread != get_ident():
+        if recvq and (_get_running_loop() is not self._home.loop if QUICK else self._home.thread != get_ident()):
             self._require_home()
         while recvq:
             entry = recvq.popleft()
@@ -444,7 +451,7 @@ class Chan(SendChan[T], RecvChan[T], RecvCase[T], Generic[T]):
     def _require_home(self) -> None:
         """Raise `WrongLoop` if those who wait here are of a loop that runs in another thread: they cannot be woken."""
         loop = self._home.loop
-        if asyncio._get_running_loop() is loop:
+        if _get_running_loop() is loop:
             self._home = home_of(loop)  # the loop goes on in another thread than before
         elif loop.is_running():
             raise WrongLoop(

@@ -19,11 +19,13 @@ import asyncio
 import sys
 import threading
 from _thread import get_ident
-from asyncio import Future, Task
+from asyncio import Future, Task, _get_running_loop
 from collections.abc import Callable
 from typing import Any
 from weakref import ref
 
+# Whether the running loop is quickly found: from 3.12 on. Before, each look asks the system for the process too.
+QUICK = sys.version_info >= (3, 12)
 BUDGET = 128
 DEPTH = 6
 
@@ -31,12 +33,18 @@ if sys.version_info < (3, 14):
     # The table that current_task, _leave_task and _enter_task work on, at a fraction of the cost.
     _running: dict[Any, Any] = asyncio.tasks._current_tasks  # type: ignore[attr-defined]  # private, hence the version
     task_on: Callable[[Any], Any] = _running.get
-    set_aside: Callable[[Any, Any], Any] = _running.pop
+    set_aside: Callable[[Any, None], Any] = _running.pop
     take_up: Callable[[Any, Any], None] = _running.__setitem__
 else:
     task_on = asyncio.current_task
-    set_aside = asyncio.tasks._leave_task
     take_up = asyncio.tasks._enter_task
+
+    def set_aside(loop: Any, _none: None) -> Any:
+        """Return the task that runs on `loop`, or None, and have none run there."""
+        task = task_on(loop)
+        if task is not None:
+            asyncio.tasks._leave_task(loop, task)
+        return task
 
 
 class Home:
@@ -75,24 +83,28 @@ def switch(home: Home, future: Any, result: Any) -> bool:
     False, and nothing done, if that may not be: no credit, no task running here, or no task parked there.
     """
     loop = home.loop
-    me = task_on(loop)
     callbacks = future._callbacks  # None once the future is done
-    if home.credit <= 0 or home.depth <= 0 or me is None or not callbacks or future.get_loop() is not loop:
+    if home.credit <= 0 or home.depth <= 0 or not callbacks or future.get_loop() is not loop:
         return False
-    if home.thread != get_ident():  # the task that runs there is not the caller's
+    if _get_running_loop() is not loop if QUICK else home.thread != get_ident():  # it runs, but in another thread
         return False
     callback, context = callbacks[0]
-    task: Any = getattr(callback, "__self__", None)
+    try:
+        task: Any = callback.__self__
+    except AttributeError:
+        return False
     if task.__class__ is not Task:  # what was added first is the wake-up of the task that parked, if one did
         return False
-    home.credit -= 1
-    if not home.credit:
-        home.exhausted()
-    future.remove_done_callback(callback)
-    future.set_result(result)
+    me = set_aside(loop, None)
+    if me is None:
+        return False
     home.depth -= 1
-    set_aside(loop, me)
     try:
+        home.credit -= 1
+        if not home.credit:
+            home.exhausted()
+        future.remove_done_callback(callback)
+        future.set_result(result)
         context.run(callback, future)
     except RuntimeError:
         # A context cannot be entered twice: a task that shares ours is woken through the loop. Anything else has
