@@ -228,6 +228,18 @@ def test_the_daemon_and_the_clients_are_killed(boxes: Boxes) -> None:
     until(lambda: not old & set(boxes.containers(boxes.image)), what="the end of containers that nobody knows")
 
 
+def test_one_command_runs_in_the_image(boxes: Boxes) -> None:
+    # The image has nothing but its program: another one is asked for, and the engine says that it is not inside.
+    words = boxes.daemon.words("run", boxes.image, "--", "/missing", "--flag")
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 127
+    assert "/missing" in done.stderr
+    words = boxes.daemon.words("run", boxes.compose, "--", "sh")
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert f"docker compose --project-name fairway-{boxes.compose} exec SERVICE sh" in done.stderr
+
+
 def test_stopped_is_gone(boxes: Boxes) -> None:
     for app in (boxes.compose, boxes.image):
         boxes.daemon.do(app, "stop")

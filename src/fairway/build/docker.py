@@ -79,6 +79,27 @@ def limited(argv: tuple[str, ...], memory: int | None, cpus: float | None) -> tu
     return (*argv[:2], *flags, *argv[2:])
 
 
+def run_once(argv: tuple[str, ...], words: tuple[str, ...], *, terminal: bool) -> tuple[str, ...]:
+    """Return the ``docker run`` of one command in an app's image, with the app's variables and no port.
+
+    Args:
+        argv: From `start_image`.
+        words: The command, at least one word.
+        terminal: Whether a person types into it.
+    """
+    *flags, image = argv[2:]
+    kept: list[str] = []
+    pairs = zip(flags, [*flags[1:], ""], strict=True)
+    dropped = {i + k for i, (flag, value) in enumerate(pairs) for k in (0, 1) if _is_an_instances(flag, value)}
+    kept += [flag for i, flag in enumerate(flags) if i not in dropped]
+    kept += ["--interactive", *(["--tty"] if terminal else []), "--entrypoint", words[0]]
+    return (*argv[:2], *kept, image, *words[1:])
+
+
+def _is_an_instances(flag: str, value: str) -> bool:
+    return flag in ("--name", "--publish") or (flag == "--env" and value.startswith("PORT="))
+
+
 @dataclass(frozen=True, slots=True)
 class ComposeProject:
     """A Compose file of an app.

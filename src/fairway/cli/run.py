@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import os
+import shlex
+import sys
+from typing import TYPE_CHECKING
 
 import click
 
 from fairway.cli.completing import app_argument
 from fairway.cli.project import Project, current
 from fairway.errors import FairwayError
+
+if TYPE_CHECKING:
+    from fairway.run.release import Release
 
 
 class RunError(FairwayError):
@@ -65,7 +71,20 @@ def _prepared(
     words = list(command[1:] if command[0] == "--" else command)
     if not words:
         raise RunError("Expected a command after --.", code="cli.usage", hint=f"`fairway run {app} -- env` is one.")
+    if release.in_container:
+        words = _in_container(release, words)
     return words, env, str(main.cwd or release.build_directory)
+
+
+def _in_container(release: Release, words: list[str]) -> list[str]:
+    from fairway.build.docker import run_once
+
+    if release.kind == "docker":
+        return list(run_once(release.processes["web"].argv, tuple(words), terminal=sys.stdin.isatty()))
+    raise RunError(
+        f"{release.app} runs by its Compose file: which of its services is meant, Compose alone can be told.",
+        hint=f"`docker compose --project-name fairway-{release.app} exec SERVICE {shlex.join(words)}`",
+    )
 
 
 def _serving(project: Project, app: str) -> str | None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fairway.build import docker, dotnet, golang, node, planner, python
+from fairway.build import dotnet, golang, node, planner, python
 from fairway.build.facts import Facts
 from fairway.build.plan import Built, Kind, Layout, PlanError, StartPlan, Tool
 from fairway.build.planner import Resolution, Wishes
@@ -416,6 +416,9 @@ class TestDotnet:
         [
             ("<TargetFramework>net8.0</TargetFramework>", (8, 0, 1), None),
             ("<TargetFramework>net8.0</TargetFramework>", (9, 0, 1), None),
+            ("<TargetFramework>net8.0</TargetFramework>", (10, 0, 100), None),
+            ("<TargetFramework>net10.0</TargetFramework>", (8, 0, 404), "net8.0"),
+            ("<TargetFramework>net10.0</TargetFramework>", (9, 0, 302), "net9.0"),
             ("<TargetFramework>net8.0</TargetFramework>", (6, 0, 1), "net6.0"),
             ("<TargetFramework>net8.0</TargetFramework>", (3, 1, 426), "netcoreapp3.1"),
             ("<TargetFrameworks>net6.0;net8.0;net10.0</TargetFrameworks>", (8, 0, 1), "net8.0"),
@@ -434,48 +437,6 @@ class TestDotnet:
         assert dotnet.choose_project(folder({"a/Api.csproj": self.WEB, "b/Shop.csproj": self.WEB})) == "b/Shop.csproj"
         with pytest.raises(PlanError, match=r"found: a/A\.csproj, b/B\.csproj"):
             dotnet.choose_project(folder({"a/A.csproj": self.WEB, "b/B.csproj": self.WEB}))
-
-
-class TestDocker:
-    def test_an_image_listens_on_the_loopback_address_only(self) -> None:
-        facts = folder({"Dockerfile": "FROM x\nEXPOSE 3000\n"})
-        command = web(facts, Wishes(env=("API_KEY",)))
-        assert "127.0.0.1:$PORT:3000" in command.argv
-        at = command.argv.index("API_KEY")
-        assert command.argv[at - 1 : at + 1] == ("--env", "API_KEY")
-        assert command.argv[-1] == f"fairway/shop:{'d' * 16}"
-        assert "127.0.0.1:$PORT:$PORT" in web(folder({"Dockerfile": "CMD x --port $PORT\nEXPOSE 3000\n"})).argv
-
-    def test_compose_runs_in_the_foreground(self) -> None:
-        facts = folder({"docker-compose.yml": ""})
-        project = ("/t/docker", "compose", "--project-name", "fairway-shop", "--project-directory", "/b/source")
-        file = ("--file", "/b/source/docker-compose.yml")
-        plan = start(facts)
-        assert plan.processes["web"].argv[:9] == (*project, *file, "up")
-        assert plan.stop is not None
-        assert plan.stop.argv == (*project, *file, "down", "--remove-orphans", "--timeout", "$GRACE")
-        steps, _ = planner.plan_steps(resolution(facts, Wishes(compose_file=Path("/x/c.yml"))), Built())
-        assert steps[0].command.argv[4:] == ("--project-directory", "/x", "--file", "/x/c.yml", "build")
-        assert [s.optional for s in steps] == [False, True]
-
-    def test_limits_are_the_engines(self) -> None:
-        argv = web(folder({"Dockerfile": "CMD x"})).argv
-        bounded = docker.limited(argv, 256 << 20, 0.5)
-        assert bounded[:4] == ("/t/docker", "run", "--memory=268435456b", "--cpus=0.5")
-        assert bounded[4:] == argv[2:]
-        assert docker.limited(argv, None, None) == argv
-
-    def test_a_container_is_reached_from_outside_and_never_pulled(self) -> None:
-        plan = start(folder({"Dockerfile": "EXPOSE 3000\n# no SUPPORT here\n"}))
-        argv = plan.processes["web"].argv
-        assert "HOST=0.0.0.0" in argv
-        assert argv[argv.index("--pull") + 1] == "never"
-        assert "127.0.0.1:$PORT:3000" in argv
-        assert plan.clear is not None
-        assert plan.clear.argv == ("/t/docker", "rm", "--force", "--volumes", argv[argv.index("--name") + 1])
-        own = web(folder({"Dockerfile": "CMD x"}), Wishes(env=("HOST",))).argv
-        assert "HOST=0.0.0.0" not in own
-        assert "HOST" in own
 
 
 def test_processes_of_the_entry_come_over_the_procfile() -> None:
