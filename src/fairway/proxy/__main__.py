@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import sys
 from pathlib import Path
 
-from fairway.errors import FairwayError
 from fairway.proxy.options import DoorOptions, split_networks
-from fairway.proxy.serve import Door, table_of
 
 
 def parser() -> argparse.ArgumentParser:
@@ -71,6 +70,10 @@ def options_of(given: argparse.Namespace) -> DoorOptions:
 def main(arguments: list[str] | None = None) -> int:
     """Run a worker; return its exit status."""
     given = parser().parse_args(arguments)
+    gc.disable()  # what is imported now stays; `Door.serve` turns it on again
+    from fairway.errors import FairwayError
+    from fairway.proxy.serve import Door, table_of
+
     try:
         return Door(options_of(given), table_of(given.route) if given.route else None).run()
     except (FairwayError, OSError) as error:

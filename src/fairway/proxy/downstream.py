@@ -36,7 +36,7 @@ from fairway.proxy.exchange import Exchange
 from fairway.proxy.express import forward
 from fairway.proxy.framing import ChunkedDecoder, FramingError
 from fairway.proxy.page import error_page
-from fairway.proxy.request import MAX_TARGET, Refusal, RequestHead
+from fairway.proxy.request import MAX_TARGET, Refusal, RequestHead, may_parse_alike
 from fairway.proxy.wheel import NEVER
 
 if TYPE_CHECKING:
@@ -83,6 +83,7 @@ class ClientConnection(asyncio.Protocol):
         "_partial",
         "_probe",
         "_slot",
+        "_unprobed",
         "address",
         "closed",
         "deadline",
@@ -117,7 +118,7 @@ class ClientConnection(asyncio.Protocol):
         self.half_closed = False
         self.write_paused = False
         self.read_paused = False
-        self._advancing = False
+        self._advancing = self._unprobed = False
         self._partial: bytes | None = None
         self._probe: httptools.HttpRequestParser | None = None
         self._decoder: ChunkedDecoder | None = None
@@ -243,6 +244,7 @@ class ClientConnection(asyncio.Protocol):
             head_bytes = data[:size]
             self.rest = data[size:]
         self._partial = self._probe = None
+        self._unprobed = False
         head = RequestHead(self.trusted)
         try:
             if size > 1024 and head_bytes.count(b"\n") - 2 > options.header_fields:
@@ -315,13 +317,18 @@ class ClientConnection(asyncio.Protocol):
         if eol >= 0 and data[:eol].count(b" ") != 2:
             self.refuse(400, "Expected METHOD TARGET VERSION with single spaces in the request line.")
             return
+        if self._unprobed:
+            return
         if self._probe is None:
             self._probe = httptools.HttpRequestParser(_Silent())
             fresh = data if data.startswith(_KNOWN_METHODS) else b"POST" + data[len(method) :]
         try:
             self._probe.feed_data(fresh)
         except httptools.HttpParserError as error:
-            self.refuse(400, _sentence(f"malformed request head: {error}"))
+            if may_parse_alike(data):
+                self._unprobed = True  # the whole head will be judged
+            else:
+                self.refuse(400, _sentence(f"malformed request head: {error}"))
 
     # -- bodies ----------------------------------------------------------------------------------------------------
 

@@ -84,6 +84,10 @@ NEVER_STRIPPED: Final = frozenset({b"host", b"content-length", b"transfer-encodi
 
 _TOKEN: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")
 
+_LINE_ENDS: Final = re.compile(rb"(?<=[^\r\n\t ])[\t ]+(?=\r\n)")
+"""White space at the end of a line that holds something else: of a line of nothing but white space nothing is taken, or
+the head would end there."""
+
 
 class Kinds:
     """Remembers the kind of every spelling of a field name, in one direction."""
@@ -137,3 +141,8 @@ def is_token(value: bytes) -> bool:
 def strip_named(lines: list[bytes], names: set[bytes]) -> list[bytes]:
     """Return the rendered field lines whose name is not in `names` (lower case)."""
     return [line for line in lines if line[: line.index(b":")].lower() not in names]
+
+
+def without_line_ends(data: bytes) -> bytes:
+    """Return a head without the white space at the ends of its lines."""
+    return _LINE_ENDS.sub(b"", data)

@@ -10,13 +10,16 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from fairway.concurrency import RateLimiter
-from fairway.proxy.auth import PasswordCheck
 from fairway.proxy.options import Network, in_networks
 from fairway.proxy.request import RequestHead
 from fairway.proxy.routes import RateLimit, Route
+
+# Rate limits and passwords are imported by the first route that asks for them: few do, and every door has to start.
+if TYPE_CHECKING:
+    from fairway.concurrency import RateLimiter
+    from fairway.proxy.auth import PasswordCheck
 
 _CLIENTS: Final = 10_000
 
@@ -53,6 +56,8 @@ class RateGate:
         key = address if self._limit.key == "client" else ""
         bucket = self._buckets.get(key)
         if bucket is None:
+            from fairway.concurrency import RateLimiter
+
             bucket = self._buckets[key] = RateLimiter(self._limit.rate, self._limit.burst, clock=self._clock)
             if len(self._buckets) > _CLIENTS:
                 self._buckets.popitem(last=False)
@@ -80,6 +85,8 @@ class Gate:
             self._rate = before._rate if same and before is not None else RateGate(spec.limits.rate)
         if spec.auth is not None:
             same = before is not None and before._spec.auth == spec.auth
+            from fairway.proxy.auth import PasswordCheck
+
             self._password = before._password if same and before is not None else PasswordCheck(spec.auth)
 
     @staticmethod
@@ -118,7 +125,7 @@ class Gate:
         if self._password is not None and not self._password.allows(head.field(b"authorization"), now):
             return Answer(401, "A user name and a password are needed.", self._password.challenge)
         if spec.state == "unavailable":
-            return Answer(503, "The service is not available now.", b"Retry-After: 5\r\n")
+            return Answer(503, spec.notice or "The service is not available now.", b"Retry-After: 5\r\n")
         if spec.limits.concurrency is not None and in_flight >= spec.limits.concurrency:
             return Answer(503, "Too many requests at once.", b"Retry-After: 1\r\n")
         return None

@@ -46,14 +46,19 @@ class Outbox:
     def post(self, connection: Writable, data: bytes) -> None:
         """Write `data` to a connection, behind everything that was posted before."""
         waiting = self._waiting
-        if waiting and waiting[-1][0] is connection:
-            data = waiting.pop()[1] + data
-        waiting.append((connection, data))
-        count = len(waiting)
-        if len(data) > SMALL or count >= WAITING:
-            self.flush()
-        elif count == 1:
+        if waiting:
+            if waiting[-1][0] is connection:
+                data = waiting.pop()[1] + data
+        elif len(data) > SMALL:
+            self.turn += 1
+            if not connection.closed:
+                connection.transport.write(data)
+            return
+        else:
             self._loop.call_soon(self.flush)
+        waiting.append((connection, data))
+        if len(data) > SMALL or len(waiting) >= WAITING:
+            self.flush()
 
     def flush(self) -> None:
         """Write what waits."""

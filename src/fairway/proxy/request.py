@@ -10,7 +10,9 @@ repeated lengths. These are the checks around it, each for something that it acc
 - size and number of the fields (counted by the connection);
 - trailing white space in values, which llhttp keeps.
 
-llhttp knows a fixed list of methods; any other upper-case method is shown to it as POST, which parses alike.
+Where it is stricter than the RFCs, it is shown what parses alike: an upper-case method that it does not know as POST,
+``HTTP/1.2`` to ``HTTP/1.9`` as ``HTTP/1.1`` (RFC 9110 2.5); and a head that it refuses once more without the spaces and
+tabs at the ends of lines, which are no part of a value (RFC 9112 5).
 """
 
 from __future__ import annotations
@@ -22,11 +24,13 @@ from typing import Final
 import httptools
 
 from fairway.proxy import fields
-from fairway.proxy.fields import REQUEST_KINDS, list_tokens
+from fairway.proxy.fields import REQUEST_KINDS, list_tokens, without_line_ends
 
 _METHODS: Final = frozenset({b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"OPTIONS", b"PATCH"})
 _EXTENSION_METHOD: Final = re.compile(rb"[A-Z][A-Z0-9_-]{0,31}\Z")
 _VERSION: Final = re.compile(rb"HTTP/[0-9]\.[0-9]\Z")
+_LATER_VERSION: Final = re.compile(rb"HTTP/1\.[2-9]\Z")
+_LATER_LINE: Final = re.compile(rb"\A[^\r\n]* HTTP/1\.[2-9](?:\r|\Z)")
 _HOST: Final = re.compile(
     rb"(?P<name>[A-Za-z0-9_](?:[A-Za-z0-9_-]|\.(?!\.))*|\[[0-9A-Fa-f:.]{2,45}\])(?::(?P<port>[0-9]{0,5}))?\Z"
 )
@@ -40,6 +44,11 @@ CHALLENGES: Final = b"/.well-known/acme-challenge/"
 _hosts: dict[bytes, str] = {}
 _get_kind = REQUEST_KINDS.get
 _join = b"".join
+
+
+def may_parse_alike(data: bytes) -> bool:
+    """Tell whether a head of which a part has come may be accepted in the end although llhttp refuses that part."""
+    return data.endswith((b" ", b"\t")) or _LATER_LINE.match(data) is not None or without_line_ends(data) != data
 
 
 class Refusal(Exception):
@@ -218,16 +227,23 @@ class RequestHead:
             raise Refusal(400, "expected METHOD TARGET VERSION with single spaces in the request line")
         method, self.target, version = parts
         self.method = method
-        if method not in _METHODS:
-            data = self._unusual_method(method, version, data)
+        shown = data
         if version != b"HTTP/1.1":
             self._unusual_version(version)
+            if self.minor:
+                shown = data[: end_of_line - len(version)] + b"HTTP/1.1" + data[end_of_line:]
+        if method not in _METHODS:
+            shown = self._unusual_method(method, shown)
         parser = httptools.HttpRequestParser(self)
         try:
-            parser.feed_data(data)
+            parser.feed_data(shown)
         except httptools.HttpParserUpgrade:
             pass  # the door decides on upgrades itself, in _settle
         except httptools.HttpParserError as error:
+            trimmed = without_line_ends(data)
+            if trimmed != data:
+                self._parse_anew(trimmed, end_of_line)
+                return
             if "Content-Length" not in str(error):
                 self._raise_coding()
             raise Refusal(400, f"malformed request head: {error}") from error
@@ -235,9 +251,13 @@ class RequestHead:
             raise Refusal(400, self._fault)
         self._settle()
 
-    def _unusual_method(self, method: bytes, version: bytes, data: bytes) -> bytes:
-        if version[:5] == b"HTTP/" and version not in {b"HTTP/1.1", b"HTTP/1.0"}:
-            self._unusual_version(version)  # the preface of HTTP/2, for one
+    def _parse_anew(self, data: bytes, end_of_line: int) -> None:
+        other = RequestHead(self.trusted)
+        other.parse(data, end_of_line)
+        for name in self.__slots__:
+            setattr(self, name, getattr(other, name))
+
+    def _unusual_method(self, method: bytes, data: bytes) -> bytes:
         if method in {b"CONNECT", b"TRACE"}:
             raise Refusal(405, f"{method.decode()} is not served")
         if not _EXTENSION_METHOD.match(method):
@@ -248,6 +268,8 @@ class RequestHead:
         if version == b"HTTP/1.0":
             self.minor = 0
             self.keep_alive = False
+        elif _LATER_VERSION.match(version):
+            return  # RFC 9110 2.5: as the latest minor version that is known
         elif _VERSION.match(version) and version != b"HTTP/0.9":
             raise Refusal(505, "expected HTTP/1.1 or HTTP/1.0")
         else:

@@ -3,7 +3,8 @@
 llhttp tokenises the fields. These are the checks around it, each for something that it accepts from a server:
 versions 0.9 and 2.0, statuses below 100, RTSP and ICE, control characters in the reason, leading empty lines,
 ``Transfer-Encoding`` in HTTP/1.0, with other codings than ``chunked`` alone or repeated. All of them are 502: the
-upstream cannot be trusted to frame its answer.
+upstream cannot be trusted to frame its answer. White space at the ends of lines is no reason to (RFC 9112 5): a head
+that llhttp refuses is shown to it once more without.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Final
 import httptools
 
 from fairway.proxy import fields
-from fairway.proxy.fields import RESPONSE_KINDS, list_tokens
+from fairway.proxy.fields import RESPONSE_KINDS, list_tokens, without_line_ends
 
 _STATUS_LINE: Final = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})( [\t\x20-\x7e\x80-\xff]*)?\Z")
 _status_lines: dict[bytes, tuple[int, int, bytes]] = {}
@@ -139,6 +140,10 @@ class ResponseHead:
         except httptools.HttpParserUpgrade:
             pass  # whether a 101 was asked for is for the exchange to judge
         except httptools.HttpParserError as error:
+            trimmed = without_line_ends(data)
+            if trimmed != data:
+                self._parse_anew(trimmed, trimmed.find(b"\r\n"))
+                return
             if "CONNECT/Upgrade" not in str(error):  # a 101 that names no protocol: the exchange refuses it
                 raise BadResponse(f"malformed response head: {error}") from error
         if self._fault is not None:
@@ -163,6 +168,12 @@ class ResponseHead:
         """Render a plain answer's head for a client that goes on in HTTP/1.1, without the request id and its end."""
         self.rendered = rendered = b"".join((self.start, *self.lines, b"Content-Length: %d\r\n" % self.length))
         return rendered
+
+    def _parse_anew(self, data: bytes, end_of_line: int) -> None:
+        other = ResponseHead()
+        other.parse(data, end_of_line)
+        for name in self.__slots__:
+            setattr(self, name, getattr(other, name))
 
     def _settle_connection(self, values: list[bytes]) -> None:
         tokens = set(list_tokens(values))

@@ -23,6 +23,7 @@ State = Literal["serving", "holding", "unavailable"]
 
 MAX_ROUTES = 10_000
 MAX_TARGETS_PER_ROUTE = 1_000
+_LONGEST_NOTICE = 300
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,127}\Z")
 _LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)\Z")
@@ -144,6 +145,8 @@ class Route(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         redirect: Answer with a redirect, or None.
         state: ``holding`` keeps requests waiting (bounded, see `hold_timeout`); ``unavailable`` answers 503.
         hold_timeout: Seconds that a held request waits before 503.
+        notice: What a 503 of this route says to the person who reads it, one sentence of visible ASCII; empty for a
+            general one.
         patience: Seconds that a request waits for the next table when every target has refused it, or has died before
             it answered an idempotent one; 0 answers 502 at once. For senders who replace a target that has died.
     """
@@ -164,6 +167,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     redirect: Redirect | None = None
     state: State = "serving"
     hold_timeout: float = 30.0
+    notice: str = ""
     patience: float = 0.0
 
 
@@ -298,6 +302,8 @@ def _check_limits(route: Route) -> None:
         raise _fail(route, "limits.rate with a rate above 0 and a burst of at least 1", limits.rate)
     if not 0 < route.hold_timeout <= 3600:
         raise _fail(route, "hold_timeout in seconds, above 0 and at most 3600", route.hold_timeout)
+    if len(route.notice) > _LONGEST_NOTICE or not _VISIBLE.match(route.notice):
+        raise _fail(route, f"notice of at most {_LONGEST_NOTICE} characters of visible ASCII", route.notice)
     if not 0 <= route.patience <= 60:
         raise _fail(route, "patience in seconds, from 0 to 60", route.patience)
 

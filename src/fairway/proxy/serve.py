@@ -114,6 +114,7 @@ class Door:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._ask_stop, self._options.grace)
         # What lives now lives to the end: the collector need not look at it again.
+        gc.enable()
         gc.collect()
         gc.freeze()
         gc.set_threshold(20_000, 20, 50)

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Final, cast
 import httptools
 
 from fairway.proxy.express import deliver
+from fairway.proxy.fields import without_line_ends
 from fairway.proxy.framing import ChunkedDecoder, FramingError
 from fairway.proxy.response import BadResponse, ResponseHead
 from fairway.proxy.wheel import NEVER
@@ -389,7 +390,8 @@ class UpstreamConnection(asyncio.Protocol):
         try:
             httptools.HttpResponseParser(_Silent()).feed_data(data)
         except httptools.HttpParserError as error:
-            self._bad(exchange, f"malformed response head: {error}")
+            if without_line_ends(data) == data and not data.endswith((b" ", b"\t")):
+                self._bad(exchange, f"malformed response head: {error}")
 
     def _bad(self, exchange: Exchange, reason: str) -> None:
         self.exchange = None

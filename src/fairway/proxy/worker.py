@@ -254,7 +254,8 @@ class Worker:
         held = self._held.get(route.name) if route is not None else None
         if held is not None and exchange in held:
             held.remove(exchange)
-            exchange.refuse(503, "The service did not come back in time.", b"Retry-After: 1\r\n")
+            said = route.spec.notice if route is not None else ""
+            exchange.refuse(503, said or "The service did not come back in time.", b"Retry-After: 1\r\n")
 
     def _release_held(self) -> None:
         waiting, self._held = self._held, {}
@@ -270,7 +271,8 @@ class Worker:
                     self._held.setdefault(name, deque()).append(exchange)
                     exchange.route = route
                 elif route.spec.state == "unavailable":
-                    exchange.refuse(503, "The service is not available now.", b"Retry-After: 5\r\n")
+                    said = route.spec.notice or "The service is not available now."
+                    exchange.refuse(503, said, b"Retry-After: 5\r\n")
                 else:
                     if before is not route and before is not None:
                         exchange.route = route

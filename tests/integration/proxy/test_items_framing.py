@@ -219,7 +219,77 @@ def test_item_11_malformed_heads_are_400_and_closed(door: DoorProcess, upstream:
     assert len(upstream.requests) == before
 
 
-@pytest.mark.parametrize("version", ["2.0", "3.0", "9.9", "1.2", "0.8"])
+@pytest.mark.parametrize("pieces", [False, True])
+@pytest.mark.parametrize("version", ["1.2", "1.9"])
+def test_item_11_later_minor_versions_are_1_1(
+    door: DoorProcess, upstream: ScriptedUpstream, path: str, version: str, pieces: bool
+) -> None:
+    """RFC 9110 2.5: a later minor version is processed as the latest that is known."""
+    data = get(path, b"X: y", version=version)
+    with door.connect() as client:
+        for _ in range(2):
+            for start in range(0, len(data), 1 if pieces else len(data)):
+                client.send(data[start : start + (1 if pieces else len(data))])
+            answer = client.answer()
+            assert (answer.status, answer.value("connection")) == (200, None)
+    assert [request.start for request in upstream.wait_for(path, 2)] == [b"GET %b HTTP/1.1" % path.encode()] * 2
+    assert door.refused(get(path, b"X: y\x01", version=version)).status == 400
+    assert door.refused(b"GET %b HTTP/%b\r\n\r\n" % (path.encode(), version.encode())).status == 400, "no Host"
+
+
+@pytest.mark.parametrize("pieces", [False, True])
+@pytest.mark.parametrize("end", [b"\t", b" ", b" \t \t"])
+def test_item_09_white_space_behind_framing_fields(
+    door: DoorProcess, upstream: ScriptedUpstream, path: str, end: bytes, pieces: bool
+) -> None:
+    """RFC 9112 5: spaces and tabs around a value are no part of it."""
+    size = 1 if pieces else 1000
+    for framing, body in ((b"Transfer-Encoding:\tchunked", b"3\r\nabc\r\n0\r\n\r\n"), (b"Content-Length: 3", b"abc")):
+        data = post(path, framing + end, b"X: y" + end) + body
+        with door.connect() as client:
+            for start in range(0, len(data), size):
+                client.send(data[start : start + size])
+            assert client.answer().status == 200
+    one, other = upstream.wait_for(path, 2)
+    assert (one.body, one.value("transfer-encoding"), one.value("x")) == (b"abc", b"chunked", b"y")
+    assert (other.body, other.value("content-length"), other.value("x")) == (b"abc", b"3", b"y")
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        (b"X: y", b"\t", b"Transfer-Encoding: chunked"),
+        (b"X: y", b" \t"),
+        (b"\t", b"X: y"),
+        (b"Transfer-Encoding: chunked\t\r\t",),
+        (b"Transfer-Encoding: chunked\t\x0b",),
+        (b"Transfer-Encoding: chunked\t", b"Content-Length: 3\t"),
+        (b"Transfer-Encoding: chunked\t", b"Transfer-Encoding: chunked\t"),
+        (b"Content-Length: 3\t", b"Content-Length: 3"),
+        (b"Transfer-Encoding\t: chunked",),
+    ],
+)
+def test_item_09_white_space_hides_no_framing(door: DoorProcess, fields: tuple[bytes, ...]) -> None:
+    assert door.refused(post("/", *fields) + b"3\r\nabc\r\n0\r\n\r\n").status == 400
+
+
+@pytest.mark.parametrize("pieces", [False, True])
+def test_item_10_white_space_behind_an_answers_framing(
+    door: DoorProcess, upstream: ScriptedUpstream, path: str, pieces: bool
+) -> None:
+    def script(peer: UpstreamPeer, request: Received) -> bool:
+        data = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\t\r\nX: y \r\n\r\n3\r\nabc\r\n0\r\n\r\n"
+        for start in range(0, len(data), 5 if pieces else len(data)):
+            peer.send(data[start : start + (5 if pieces else len(data))])
+            delay(0.002 if pieces else 0)
+        return True
+
+    upstream.on(path, script)
+    answer = door.ask(get(path))
+    assert (answer.status, answer.body, answer.value("x")) == (200, b"abc", b"y")
+
+
+@pytest.mark.parametrize("version", ["2.0", "3.0", "9.9", "0.8"])
 def test_item_11_other_versions_are_refused(door: DoorProcess, version: str) -> None:
     assert door.refused(get("/", version=version)).status in {400, 505}
 
