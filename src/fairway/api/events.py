@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 MAX_BATCH = 1000
 _BATCH = 256
+_PATIENCE = 15.0  # seconds that publishers wait for a client that asked for `block` and reads nothing
 _POLICIES = ("block", "drop_oldest", "drop_newest", "disconnect")
 
 
@@ -81,7 +82,9 @@ class _Handlers:
             Query("topic", str, "Topic or pattern: `orders.*`, `orders.>`; absent is `>`, everything."),
             Query("after", int, "Replay what lies above this offset; the header Last-Event-ID counts before it."),
             Query("since", float, "Replay from this time on, in seconds since the epoch; negative is that long ago."),
-            Query("policy", str, "For a slow client: disconnect (default), drop_oldest, drop_newest, block."),
+            Query(
+                "policy", str, "For a slow client: disconnect (default), drop_oldest, drop_newest, block (for 15 s)."
+            ),
             Query("follow", bool, "Go on with events as they come (default); false ends at the newest one of now."),
             Query("buffer", int, "Events that may wait unread, 1 to 10000; default 1000."),
         ),
@@ -103,6 +106,7 @@ class _Handlers:
             buffer=query_int(request, "buffer", 1000, low=1, high=10_000),
             after=after,
             since=since,
+            patience=_PATIENCE,
         )
 
         async def events() -> AsyncIterator[ServerSentEvent]:

@@ -161,7 +161,7 @@ class EventBus:
             heapq.heappush(self._reached, (offset, next(self._order), reached))
             await reached
         for subscription in [one for one in self._blocking if not one.has_room]:
-            await subscription.wait_room()
+            await subscription.wait_room()  # as long as it reads, or has patience
 
     @asynccontextmanager
     async def subscribe(
@@ -193,13 +193,22 @@ class EventBus:
             subscription.close()
 
     async def open_subscription(
-        self, pattern: str, *, policy: Policy, buffer: int, after: int | None, since: float | None
+        self,
+        pattern: str,
+        *,
+        policy: Policy,
+        buffer: int,
+        after: int | None,
+        since: float | None,
+        patience: float | None = None,
     ) -> Subscription:
-        """Open a subscription that the caller closes; see `subscribe`."""
+        """Open a subscription that the caller closes; see `subscribe`, and `Subscription` for `patience`."""
         self._check_open()
         if (after is not None and after < 0) or (since is not None and not math.isfinite(since)):
             raise EventError(f"expected after >= 0 and since in seconds since the epoch, got {after} and {since}")
-        subscription = Subscription(pattern, policy, buffer, on_close=self._forget, on_lag=self._catch_up)
+        subscription = Subscription(
+            pattern, policy, buffer, on_close=self._forget, on_lag=self._catch_up, patience=patience
+        )
         if since is not None:
             after = await self.store.offset_before(since)
         else:

@@ -32,6 +32,8 @@ class Subscription:
         policy: See above.
         buffer: Events that may wait unread, 1 to 1,000,000.
         on_close: Called once when the subscription ends.
+        patience: Seconds that publishers wait for a ``block`` subscriber that reads nothing, before it is cut off as with
+            ``disconnect``; None is for ever.
         on_lag: Called, with the newest offset handed over, where a ``block`` subscription has to be fed from the log.
     """
 
@@ -40,8 +42,10 @@ class Subscription:
         pattern: str,
         policy: Policy,
         buffer: int,
+        *,
         on_close: Callable[[Subscription], None] | None = None,
         on_lag: Callable[[Subscription, int], None] | None = None,
+        patience: float | None = None,
     ) -> None:
         if policy not in get_args(Policy):
             raise EventError(f"expected policy {', '.join(get_args(Policy))}, got {policy!r}")
@@ -58,6 +62,7 @@ class Subscription:
         self._room = asyncio.Event()
         self._room.set()
         self.lagging = False
+        self._patience = patience
         self._on_close = on_close
         self._on_lag = on_lag
         self._last = 0  # newest offset in the channel: where a cut-off subscriber resumes
@@ -81,7 +86,14 @@ class Subscription:
 
     async def wait_room(self) -> None:
         """Wait while publishers have to: until the overflow is read, or the subscription has ended."""
-        await self._room.wait()
+        while not self._room.is_set():
+            before = self._last
+            try:
+                async with asyncio.timeout(self._patience):
+                    await self._room.wait()
+            except TimeoutError:
+                if self._last == before and not self._room.is_set():
+                    self._cut(f"it read nothing for {self._patience:g} s")
 
     def offer(self, stored: Stored) -> None:
         """Hand over one event without waiting; the policy decides where there is no room."""
@@ -105,10 +117,11 @@ class Subscription:
         elif self.policy == "drop_newest":
             self.dropped += 1
         else:
-            self.error = SlowSubscriber(
-                f"subscriber to {self.pattern!r} was disconnected: {self._chan.cap} events waited unread",
-                offset=self._last,
-            )
+            self._cut(f"{self._chan.cap} events waited unread")
+
+    def _cut(self, why: str) -> None:
+        if not self._chan.closed:
+            self.error = SlowSubscriber(f"subscriber to {self.pattern!r} was disconnected: {why}", offset=self._last)
             self.close()
 
     async def forward(self) -> None:

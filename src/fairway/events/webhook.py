@@ -36,8 +36,9 @@ TOLERANCE = 300.0  # seconds that a signature's time may be off
 _SECRET_PREFIX = "whsec_"  # noqa: S105  # the public prefix of a secret's text form
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?\Z")
 _ANSWER = 64 * 1024
-# IPv6 that carries an IPv4 address in its last 32 bits: NAT64 (RFC 6052, RFC 8215), IPv4-compatible (RFC 4291).
-_EMBEDDING = tuple(map(ipaddress.IPv6Network, ("64:ff9b::/96", "64:ff9b:1::/96", "::/96")))
+# IPv6 that carries an IPv4 address in its last 32 bits: NAT64 (RFC 6052, RFC 8215), IPv4-compatible (RFC 4291),
+# IPv4-translated (RFC 2765).
+_EMBEDDING = tuple(map(ipaddress.IPv6Network, ("64:ff9b::/96", "64:ff9b:1::/96", "::/96", "::ffff:0:0:0/96")))
 _METADATA = (ipaddress.IPv6Address("fd00:ec2::254"),)  # a cloud's metadata at an address that is not link-local
 
 
@@ -149,16 +150,29 @@ def check_url(url: str, allow_private: bool) -> None:
         raise WebhookError(f"expected a URL: {error}", field="url") from error
     if parts.scheme not in ("http", "https") or not parts.hostname or not url.isprintable() or " " in url:
         raise WebhookError(f"expected a URL such as https://example.org/hook, got {url[:200]!r}", field="url")
-    if parts.username is not None or parts.password is not None or port == 0:
+    if parts.username is not None or parts.password is not None:
         raise WebhookError("expected a URL without user and password; receivers check the signature", field="url")
+    if port == 0:
+        raise WebhookError("expected a URL with a port from 1 to 65535, got 0", field="url")
     if not parts.hostname.isascii():
         # The client would normalise it: full-width digits make an address that was never looked at.
         raise WebhookError(f"expected a host name in ASCII (xn--…), got {parts.hostname[:80]!r}", field="url")
+    if (address := _literal(parts.hostname)) is not None:
+        check_address(address, allow_private)
+
+
+def _literal(host: str) -> str | None:
+    """Return the address that a host names by itself, None for a name that has to be looked up."""
+    if host.rstrip(".") == "localhost" or host.rstrip(".").endswith(".localhost"):
+        return "127.0.0.1"
     try:
-        address = ipaddress.ip_address(parts.hostname)
-    except ValueError:
-        return
-    check_address(str(address), allow_private)
+        return str(ipaddress.ip_address(host))
+    except ValueError:  # no address, or one in another form
+        pass
+    try:
+        return socket.inet_ntoa(socket.inet_aton(host))  # 127.1, 0x7f000001, 2130706433: what a resolver makes of them
+    except OSError:
+        return None
 
 
 def check_address(address: str, allow_private: bool) -> None:

@@ -295,3 +295,17 @@ async def test_a_member_whose_group_is_deleted_goes_on_with_what_comes_and_repea
         ctx.cancel()
         await member
     assert len(seen) == 0
+
+
+async def test_a_blocking_subscriber_without_end_of_patience_is_cut_off_only_where_it_reads_nothing() -> None:
+    async with EventBus() as bus:
+        slow = await bus.open_subscription("t", policy="block", buffer=1, after=None, since=None, patience=0.02)
+        async with asyncio.timeout(5):
+            await publish(bus, 1, 2, 3)  # returns: nobody waits for who does not read
+        assert slow.closed
+        assert [item.event.data async for item in slow.channel] == [1]
+        assert slow.error is not None
+        assert "read nothing for 0.02 s" in str(slow.error)
+        assert slow.error.offset == 1
+        async with bus.subscribe("t", policy="block", buffer=1, after=slow.error.offset) as again:
+            assert (await again.channel.recv()).event.data == 2

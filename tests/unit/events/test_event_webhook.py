@@ -60,6 +60,7 @@ def test_a_signature_verifies_and_nothing_else_does() -> None:
         "64:ff9b::7f00:1",
         "64:ff9b:1::a9fe:a9fe",
         "::127.0.0.1",
+        "::ffff:0:127.0.0.1",
         "fec0::1",
     ],
 )
@@ -107,6 +108,14 @@ def test_public_ones_pass_and_private_ones_where_allowed() -> None:
         "http://[::1]:80/",
         "http://１２７.0.0.1/",
         "http://①②⑦.0.0.1/",
+        "http://127.1/",
+        "http://0x7f000001/",
+        "http://2130706433/",
+        "http://0177.0.0.1/",
+        "http://localhost:8080/",
+        "http://LOCALHOST./",
+        "http://a.localhost/",
+        "http://x.test:0/",
     ],
 )
 def test_a_bad_url_is_refused(url: str) -> None:
