@@ -32,8 +32,7 @@ namespace CSharpApi
                 Get(endpoints, "/", Index);
                 Get(endpoints, "/healthz", Health);
                 Get(endpoints, "/slow", Slow);
-                endpoints.MapFallback("{**path}", context => Answers.ErrorAsync(
-                    context, StatusCodes.Status404NotFound, "nothing at " + context.Request.Path.Value));
+                endpoints.MapFallback("{**path}", NotFound);
             });
         }
 
@@ -42,6 +41,11 @@ namespace CSharpApi
         {
             endpoints.Map(path, context =>
             {
+                // The router takes /Healthz and /healthz/ for the same; the contract does not.
+                if (context.Request.Path.Value != path)
+                {
+                    return NotFound(context);
+                }
                 string method = context.Request.Method;
                 if (HttpMethods.IsGet(method) || HttpMethods.IsHead(method))
                 {
@@ -51,6 +55,12 @@ namespace CSharpApi
                 return Answers.ErrorAsync(
                     context, StatusCodes.Status405MethodNotAllowed, method + " is not allowed here");
             });
+        }
+
+        private static Task NotFound(HttpContext context)
+        {
+            return Answers.ErrorAsync(
+                context, StatusCodes.Status404NotFound, "nothing at " + context.Request.Path.Value);
         }
 
         private Task Index(HttpContext context)

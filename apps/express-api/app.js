@@ -14,6 +14,8 @@ export function createApp({ release }) {
   const app = express();
   app.disable('x-powered-by');
   app.set('etag', false);
+  app.enable('strict routing'); // /healthz/ is another path
+  app.enable('case sensitive routing');
   app.use(requestLog);
 
   app.route('/').get((request, response) => {

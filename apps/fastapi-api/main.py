@@ -16,6 +16,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
+from starlette.types import Receive, Scope, Send
 
 from request_log import JsonHandler, RequestLog
 
@@ -42,7 +43,7 @@ class Slow(BaseModel):
     slept_ms: int
 
 
-api = FastAPI(title="fastapi-api", version="1.0.0")
+api = FastAPI(title="fastapi-api", version="1.0.0", redirect_slashes=False)
 
 
 @api.get("/")
@@ -67,7 +68,8 @@ async def slow(ms: Annotated[int, Query(ge=0, le=MAX_SLOW_MS)]) -> Slow:
 @api.exception_handler(HTTPException)
 async def on_http_error(request: Request, error: HTTPException) -> JSONResponse:
     """Answer an error in the contract's form."""
-    return JSONResponse({"error": f"{error.detail}: {request.url.path}"}, error.status_code, headers=error.headers)
+    allow = {"Allow": "GET, HEAD"} if error.status_code == 405 else None
+    return JSONResponse({"error": f"{error.detail}: {request.url.path}"}, error.status_code, headers=allow)
 
 
 @api.exception_handler(RequestValidationError)
@@ -83,7 +85,14 @@ async def on_failure(_: Request, __: Exception) -> JSONResponse:
     return JSONResponse({"error": "internal error"}, 500)
 
 
-app = RequestLog(api)
+async def head_as_get(scope: Scope, receive: Receive, send: Send) -> None:
+    """Let HEAD go where GET goes; the server leaves the body out."""
+    if scope["type"] == "http" and scope["method"] == "HEAD":
+        scope = {**scope, "method": "GET"}
+    await api(scope, receive, send)
+
+
+app = RequestLog(head_as_get)
 """What an ASGI server serves: `uvicorn main:app` works too, with uvicorn's own log beside ours."""
 
 

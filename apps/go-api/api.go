@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"path"
 	"strconv"
 	"strings"
 	"time"
@@ -35,13 +36,24 @@ func (a *api) routes() http.Handler {
 	mux.Handle("/stream", byMethod{http.MethodGet: a.stream})
 	mux.Handle("/work", byMethod{http.MethodPost: a.submit})
 	mux.Handle("/work/", byMethod{http.MethodGet: a.lookup})
-	return mux
+	return cleanOnly(mux)
 }
 
-// exactly answers 404 for every path but path: ServeMux takes "/" for a prefix.
-func exactly(path string, next http.Handler) http.Handler {
+// cleanOnly answers 404 for paths such as //healthz and /work/../: ServeMux redirects them, with a page of HTML.
+func cleanOnly(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path != path {
+		if given := strings.TrimSuffix(r.URL.Path, "/"); given != "" && path.Clean(given) != given || r.URL.Path == "" {
+			respondError(w, http.StatusNotFound, "nothing at "+r.URL.Path)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// exactly answers 404 for every other path: ServeMux takes "/" for a prefix.
+func exactly(only string, next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != only {
 			respondError(w, http.StatusNotFound, "nothing at "+r.URL.Path)
 			return
 		}
@@ -64,6 +76,9 @@ func (m byMethod) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	allowed := make([]string, 0, len(m))
 	for name := range m {
 		allowed = append(allowed, name)
+		if name == http.MethodGet {
+			allowed = append(allowed, http.MethodHead)
+		}
 	}
 	w.Header().Set("Allow", strings.Join(allowed, ", "))
 	respondError(w, http.StatusMethodNotAllowed, fmt.Sprintf("%s is not allowed here", r.Method))

@@ -108,8 +108,22 @@ func TestMethodNotAllowedSaysWhatIs(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer answer.Body.Close()
-	if answer.StatusCode != http.StatusMethodNotAllowed || answer.Header.Get("Allow") != "GET" {
+	if answer.StatusCode != http.StatusMethodNotAllowed || answer.Header.Get("Allow") != "GET, HEAD" {
 		t.Errorf("got %d, Allow %q", answer.StatusCode, answer.Header.Get("Allow"))
+	}
+}
+
+func TestUncleanPathsAreNotRedirected(t *testing.T) {
+	server, _, _ := newTestServer(t, nil)
+	for _, target := range []string{"//healthz", "/./healthz", "/work/../healthz", "/work//x", "/healthz/", "/work/"} {
+		answer, err := http.Get(server.URL + target)
+		if err != nil {
+			t.Fatal(err)
+		}
+		answer.Body.Close()
+		if answer.StatusCode != http.StatusNotFound || answer.Header.Get("Content-Type") != "application/json" {
+			t.Errorf("%s: got %d, %s", target, answer.StatusCode, answer.Header.Get("Content-Type"))
+		}
 	}
 }
 

@@ -45,10 +45,29 @@ def test_slow_refuses_what_is_out_of_bounds(serving: Any, query: str) -> None:
     assert "ms" in answer.json["error"]
 
 
-@pytest.mark.parametrize(("method", "target", "status"), [("GET", "/nowhere", 404), ("POST", "/healthz", 405)])
+@pytest.mark.parametrize("target", ["/", "/healthz", "/slow?ms=0"])
+def test_head_is_get_without_the_body(serving: Any, target: str) -> None:
+    answer = serving.get(target, method="HEAD")
+    assert answer.status == 200
+    assert answer.headers["content-type"].split(";")[0] == "application/json"
+
+
+@pytest.mark.parametrize(
+    ("method", "target", "status"),
+    [
+        ("GET", "/nowhere", 404),
+        ("GET", "/healthz/", 404),
+        ("GET", "/Healthz", 404),
+        ("GET", "//healthz", 404),
+        ("GET", "/nowhere/../healthz/.", 404),
+        ("DELETE", "/healthz", 405),
+    ],
+)
 def test_errors_are_json_sentences(serving: Any, method: str, target: str, status: int) -> None:
     answer = serving.get(target, method=method)
     assert answer.status == status
+    assert answer.headers["content-type"].split(";")[0] == "application/json"
+    assert status != 405 or answer.headers["allow"] == "GET, HEAD"
     assert list(answer.json) == ["error"]
     assert answer.json["error"]
 
