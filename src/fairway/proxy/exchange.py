@@ -57,7 +57,7 @@ _monotonic = time.monotonic
 
 
 class Exchange:
-    """See the module's text.
+    """See the module's text. Attributes that most exchanges never set are the class's defaults.
 
     Attributes:
         status: Status given to the client, 0 before, 499 where the client left.
@@ -68,83 +68,50 @@ class Exchange:
         attempts: Targets and connections tried.
     """
 
-    __slots__ = (
-        "_body_sent",
-        "_close_after",
-        "_continue_timer",
-        "_continued",
-        "_interim",
-        "_patient_until",
-        "_pending",
-        "_pending_end",
-        "_pending_size",
-        "_rechunk",
-        "_stream",
-        "_tried",
-        "_until_close",
-        "attempts",
-        "body_done",
-        "body_limit",
-        "body_timeout",
-        "bodyless",
-        "client",
-        "express",
-        "extra",
-        "head",
-        "holds_body",
-        "latency",
-        "over",
-        "request_id",
-        "request_pipe",
-        "response",
-        "response_pipe",
-        "route",
-        "sent",
-        "size",
-        "started",
-        "status",
-        "target",
-        "traceparent",
-        "tunnel",
-        "upstream",
-        "upstream_timeout",
-        "view",
-        "worker",
-    )
-
-    upstream: UpstreamConnection | None
-    target: TargetState | None
-    route: RouteState | None
-    response: ResponseHead | None
-    body_limit: int | None
-    traceparent: bytes | None
-    view: ProxyRequest | None
-    tunnel: Tunnel | None
-    request_pipe: BodyPipe | None
-    response_pipe: BodyPipe | None
-    _pending: list[bytes] | None
-    _pending_end: bytes | None
-    _tried: TargetState | None
-    _continue_timer: asyncio.TimerHandle | None
+    over = False
+    express = False
+    body_done = False
+    status = 0
+    sent = 0
+    upstream: UpstreamConnection | None = None
+    target: TargetState | None = None
+    route: RouteState | None = None
+    body_limit: int | None = None
+    holds_body = False
+    request_id = b""
+    traceparent: bytes | None = None
+    latency = 0.0
+    response: ResponseHead | None = None
+    extra = b""
+    view: ProxyRequest | None = None
+    tunnel: Tunnel | None = None
+    request_pipe: BodyPipe | None = None
+    response_pipe: BodyPipe | None = None
+    bodyless = False
+    _pending: list[bytes] | None = None
+    _pending_size = 0
+    _pending_end: bytes | None = None
+    _body_sent = False
+    attempts = 0
+    _patient_until = 0.0
+    _tried: TargetState | None = None
+    _interim = 0
+    _continue_timer: asyncio.TimerHandle | None = None
+    _continued = False
+    _close_after = False
+    _rechunk = False
+    _until_close = False
+    _stream = False
 
     def __init__(self, client: ClientConnection, head: RequestHead, size: int) -> None:
         self.client = client
         self.head = head
         self.size = size
-        self.worker = worker = client.worker
-        self.body_timeout = worker.options.body_timeout
-        self.upstream_timeout = worker.options.upstream_timeout
         self.started = _monotonic()
-        self.over = self.express = self.body_done = self.bodyless = self.holds_body = False
-        self.status = self.sent = self.attempts = 0
-        self.latency = 0.0
-        self.request_id = self.extra = b""
-        self.upstream = self.target = self.route = self.response = self.body_limit = self.traceparent = None
-        self.view = self.tunnel = self.request_pipe = self.response_pipe = None
-        self._pending = self._pending_end = self._tried = self._continue_timer = None
-        self._pending_size = self._interim = 0
-        self._patient_until = 0.0
-        self._body_sent = self._continued = self._close_after = self._rechunk = self._until_close = self._stream = False
+        self.worker = client.worker
+        options = self.worker.options
+        self.body_timeout = options.body_timeout
+        self.upstream_timeout = options.upstream_timeout
 
     def __repr__(self) -> str:
         return f"<Exchange {self.head!r} status={self.status} over={self.over}>"

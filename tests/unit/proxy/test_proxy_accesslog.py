@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-import time
+import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,15 +20,21 @@ def lines(path: Path) -> int:
 def test_a_ring_that_fills_is_emptied_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A burst is written whole, long before the next visit of the writer; the rest when it stops."""
     monkeypatch.setattr(accesslog, "_FLUSH_S", 60.0)
+    written = threading.Event()
+    encode = accesslog._as_record
+
+    def last(raw: tuple[Any, ...], offset: float) -> accesslog.Record:
+        if raw[1] == "last":
+            written.set()
+        return encode(raw, offset)
+
+    monkeypatch.setattr(accesslog, "_as_record", last)
     path = tmp_path / "access.json"
     log = AccessLog(str(path))
     log.start()
-    time_limit = time.monotonic() + 10
-    for _ in range(RING // 2):
-        log.refusal(400, "127.0.0.1", b"id")
-    while lines(path) <= RING // 4 and time.monotonic() < time_limit:
-        time.sleep(0.005)
-    assert RING // 4 < lines(path) <= RING // 2
+    for number in range(RING // 2):
+        log.refusal(400, "last" if number == RING // 4 else "127.0.0.1", b"id")
+    assert written.wait(10.0)
     log.stop()
     assert lines(path) == RING // 2
     assert log.dropped == 0
