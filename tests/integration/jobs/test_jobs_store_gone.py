@@ -19,10 +19,9 @@ pytestmark = pytest.mark.integration
 
 
 @contextmanager
-def full_disk(folder: Path) -> Iterator[None]:
-    """No file of this process grows beyond the largest one in `folder`: a write fails as on a full disk."""
+def full_disk(largest: int) -> Iterator[None]:
+    """No file of this process grows beyond `largest` bytes: a write fails as on a full disk."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    largest = max(path.stat().st_size for path in folder.iterdir())
     resource.setrlimit(resource.RLIMIT_FSIZE, (largest, hard))
     try:
         yield
@@ -30,7 +29,8 @@ def full_disk(folder: Path) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-async def test_a_full_disk_is_told_and_survived(tmp_path: Path) -> None:
+@pytest.mark.parametrize("where", ["within the log", "while the log is folded into the file"])
+async def test_a_full_disk_is_told_and_survived(tmp_path: Path, where: str, caplog: pytest.LogCaptureFixture) -> None:
     tasks = Tasks()
 
     @tasks.task
@@ -39,13 +39,15 @@ async def test_a_full_disk_is_told_and_survived(tmp_path: Path) -> None:
 
     async with Queue(SqliteStore(tmp_path / "jobs.db")) as queue:
         acked = [(await queue.enqueue(echo, "x" * 2_000)).id for _ in range(50)]
-        with full_disk(tmp_path):
+        log = (tmp_path / "jobs.db-wal").stat().st_size
+        with full_disk(log // 2 if where == "within the log" else 2 * log):
             with pytest.raises(StoreUnavailable, match="cannot write"):
                 for _ in range(2_000):
                     acked.append((await queue.enqueue(echo, "x" * 20_000)).id)
             async with queue.worker(tasks, WorkerConfig(concurrency=4)) as worker:
                 with pytest.raises(StoreUnavailable):
-                    await queue.enqueue(echo, "x" * 20_000)
+                    for _ in range(2_000):  # what was in the log may have made room in it
+                        acked.append((await queue.enqueue(echo, "x" * 20_000)).id)
                 resource.setrlimit(resource.RLIMIT_FSIZE, (-1, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
                 last = await queue.enqueue(echo, "after")
                 assert await last.result(20.0) == 5
@@ -53,6 +55,7 @@ async def test_a_full_disk_is_told_and_survived(tmp_path: Path) -> None:
                     for job_id in acked:
                         assert (await queue.store.wait(job_id, 20.0)).state == "completed"
                 assert worker.statistics().lost == 0
+        assert ("cannot be folded" in caplog.text) == (where != "within the log")
         jobs = [job.id for job in await queue.store.find(JobFilter(limit=1000))]
         assert sorted([*acked, last.id])[-1000:] == sorted(jobs), "what was refused was not stored"
 
