@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -158,6 +157,8 @@ class Memory:
 
         A folder that cannot be written costs the next start its time and nothing else.
         """
+        import tempfile
+
         if self._path is None or self._code is None or self._files.keys() == self._kept.keys():
             return
         content = msgspec.json.encode(_Kept(self._code, self._files))

@@ -30,6 +30,8 @@ class RunError(FairwayError):
 def run(app: str, release: str | None, command: tuple[str, ...]) -> None:
     """Run COMMAND in the folder and environment of an app's release: `fairway run blog -- python manage.py migrate`.
 
+    Where the daemon runs, that holds FAIRWAY_URL and FAIRWAY_TOKEN too, as for the app itself.
+
     The exit status is the command's.
     """
     project = current()
@@ -64,7 +66,7 @@ def _prepared(
             f"{app} has no release {chosen!r}.", code="release.unknown", hint=f"`fairway releases {app}` lists them."
         )
     main = release.processes.get("web") or next(iter(release.processes.values()))
-    own = {"FAIRWAY_APP": app, "FAIRWAY_RELEASE": release.id}
+    own = {"FAIRWAY_APP": app, "FAIRWAY_RELEASE": release.id, **_of_the_daemon(project)}
     env = environment.compose(release.env, main.env, own, marker="")
     # Without a port there is nothing that these conventions could tell, and the marker is for instances only.
     env = {name: value for name, value in env.items() if name != MARKER and "$PORT" not in value}
@@ -85,6 +87,15 @@ def _in_container(release: Release, words: list[str]) -> list[str]:
         f"{release.app} runs by its Compose file: which of its services is meant, Compose alone can be told.",
         hint=f"`docker compose --project-name fairway-{release.app} exec SERVICE {shlex.join(words)}`",
     )
+
+
+def _of_the_daemon(project: Project) -> dict[str, str]:
+    """Return the variables that the running daemon gives to every app; none where none runs."""
+    from fairway.platform.host import app_environment
+    from fairway.platform.lock import running_daemon
+
+    found = running_daemon(project.layout.lock)
+    return app_environment(project.layout, found[1]) if found is not None and found[1] else {}
 
 
 def _serving(project: Project, app: str) -> str | None:

@@ -54,6 +54,10 @@ class _Options(msgspec.Struct, frozen=True):
             click.UsageError: Options that do not go together, or a network that is none.
         """
         from fairway.platform.doors import DoorSetup
+
+        return DoorSetup(tls=self._tls(), access_log=self.access_log, trusted=self._networks() if self.trusted else ())
+
+    def _networks(self) -> tuple[str, ...]:
         from fairway.proxy.options import parse_networks, split_networks
 
         trusted = split_networks(self.trusted)
@@ -61,7 +65,7 @@ class _Options(msgspec.Struct, frozen=True):
             parse_networks(trusted)
         except FairwayError as error:
             raise click.BadParameter(str(error), param_hint="--trusted") from None
-        return DoorSetup(tls=self._tls(), access_log=self.access_log, trusted=trusted)
+        return trusted
 
     def _tls(self) -> TlsConfig | None:
         if (self.tls_cert is None) != (self.tls_key is None):

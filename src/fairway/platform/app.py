@@ -37,8 +37,6 @@ class HostedApp:
         row: What is wanted beyond it, as written in the state file.
         release: The release that serves, or None.
         instances: The instances that serve or are to serve again.
-        message: Why it is not as it should be, or empty.
-        activity: ``blocked``, ``building`` or ``starting`` while work goes on, else empty.
         turn: Held by whoever changes the app: work on one app is serial.
         up: Closed while the app serves, replaced by an open one when it stops serving.
     """
@@ -48,8 +46,8 @@ class HostedApp:
         self.row: AppRow = host.state.app(spec.name)
         self.release: Release | None = None
         self.instances: list[Instance] = []
-        self.message = ""
-        self.activity: AppState | None = None
+        self._message = ""
+        self._activity: AppState | None = None
         self.turn = asyncio.Lock()
         self.up: Chan[None] = Chan(0)
         self.url = url
@@ -59,7 +57,7 @@ class HostedApp:
         self._routed: list[Instance] = []
         self._state: State = "serving"
         self._split: dict[str, int] = {}
-        self._changes: Chan[Instance] = Chan(1)
+        self._changes: Chan[None] = Chan(1)
         self._watched: set[str] = set()
         self._loop = host.background.start(self._follow(), name=f"changes of {spec.name}")
 
@@ -69,6 +67,28 @@ class HostedApp:
     def name(self) -> str:
         """Name in the registry."""
         return self.spec.name
+
+    @property
+    def message(self) -> str:
+        """Why it is not as it should be, or empty."""
+        return self._message
+
+    @message.setter
+    def message(self, text: str) -> None:
+        if text != self._message:
+            self._message = text
+            self._moved()
+
+    @property
+    def activity(self) -> AppState | None:
+        """``blocked``, ``building`` or ``starting`` while work goes on, else None."""
+        return self._activity
+
+    @activity.setter
+    def activity(self, state: AppState | None) -> None:
+        if state != self._activity:
+            self._activity = state
+            self._moved()
 
     @property
     def replicas(self) -> int:
@@ -166,6 +186,10 @@ class HostedApp:
         self._note()
         await self._doors.publish()
 
+    def announce(self) -> None:
+        """Note for the next `Doors.publish` that the app exists: whoever asks for it is told what goes on with it."""
+        self._note()
+
     def verdict(self, key: str, healthy: bool) -> None:
         """Take the health checker's verdict on one of its instances."""
         for instance in self.instances:
@@ -180,8 +204,13 @@ class HostedApp:
 
     # -- inside ----------------------------------------------------------------------------------------------
 
-    def _changed(self, instance: Instance) -> None:
-        self._changes.try_send(instance)  # full: a refresh is due already, and it will see this too
+    def _changed(self, _instance: Instance) -> None:
+        self._changes.try_send(None)  # full: a refresh is due already, and it will see this too
+
+    def _moved(self) -> None:
+        """While nothing of it runs, the door says what goes on instead."""
+        if not self.instances:
+            self._changes.try_send(None)
 
     async def _follow(self) -> None:
         async for _ in self._changes:
@@ -200,8 +229,12 @@ class HostedApp:
         labels = {u.release for u in found}
         split = self._split if self._split and labels >= self._split.keys() else {}
         public = self._doors.public
+        notice = "" if found else routing.notice(self.name, self.state())
         reason = self._doors.set_routes(
-            self.name, routing.routes(self.spec, found, state=state, split=split, hold_timeout=patience, public=public)
+            self.name,
+            routing.routes(
+                self.spec, found, state=state, split=split, hold_timeout=patience, public=public, notice=notice
+            ),
         )
         if reason:
             self.message = reason
@@ -212,7 +245,9 @@ class HostedApp:
             self.up = Chan(0)
 
     def _returning(self) -> bool:
-        """Whether an instance will be back so soon that its requests are better kept waiting."""
+        """Whether an instance will be there so soon that its requests are better kept waiting."""
+        if not self.instances:
+            return self._activity == "starting" and not self._message  # at once after a failure it has no such hope
         horizon = self._host.clock.time() + _WORTH_HOLDING
         return any(
             i.state == "starting" or (i.state == "backoff" and (i.next_start_at or 0.0) < horizon)

@@ -13,7 +13,7 @@ import msgspec
 from fairway.concurrency import Context, Shutdown, notify_context
 from fairway.platform.doors import Doors, DoorSetup
 from fairway.platform.errors import StateDirError
-from fairway.platform.host import Host
+from fairway.platform.host import Host, app_environment
 from fairway.platform.layout import Layout
 from fairway.platform.listen import listen
 from fairway.platform.lock import DaemonLock
@@ -130,13 +130,13 @@ async def serve(config: DaemonConfig, faces: Faces = ()) -> None:
         state = StateStore(layout.database)
         try:
             async with notify_context() as ctx, Shutdown(ctx, grace=_END_GRACE) as shutdown:
-                host = Host(layout, state, _app_environment(config, layout))
+                host = Host(layout, state, app_environment(layout, _api_url(config)))
                 doors = Doors(host, (config.door_host, config.door_port), config.door_workers, config.door)
                 # Every port is asked for before anything is touched.
                 doors.check_port()
                 doors.check_certificates()
                 with listen(config.api_host, config.api_port, what="API", option="--api") as listener:
-                    lock.write(f"http://{config.api_host}:{config.api_port}")
+                    lock.write(_api_url(config))
                     await _run(config, faces, host, doors, listener=listener, shutdown=shutdown)
         finally:
             state.close()
@@ -151,16 +151,12 @@ async def _run(
     host.hierarchies = cgroup.discover(host.owner)
 
     from fairway.health.checker import HealthChecker
-    from fairway.logs.service import LogService
     from fairway.platform.platform import Platform
     from fairway.platform.watch import look, watch_registry
     from fairway.run.builder import Builder
 
-    checker, logs = HealthChecker(), LogService(layout.log_files)
+    checker = HealthChecker()
     platform = Platform(host, doors, Builder(layout.root), config.registry, checker=checker, only=config.apps)
-    services = Services(ctx, config, layout, platform, layout.token(), checker, logs)
-    services.extras["app_token"] = layout.app_token()
-    services.shutdown, services.api_listener = shutdown.begin, listener
     stack = AsyncExitStack()
     shutdown.hook("faces", stack.aclose, order=10)
     shutdown.hook("platform", _end_platform, platform, host, config.stop_apps_on_exit, order=20)
@@ -177,8 +173,13 @@ async def _run(
     await asyncio.wait({starting}, timeout=_API_PATIENCE)
     if config.watch:
         background.start(watch_registry(ctx, config.registry, seen, reload), name="registry watch")
+    from fairway.logs.service import LogService
     from fairway.platform.housekeeping import keep_house
 
+    logs = LogService(layout.log_files)
+    services = Services(ctx, config, layout, platform, layout.token(), checker, logs)
+    services.extras["app_token"] = layout.app_token()
+    services.shutdown, services.api_listener = shutdown.begin, listener
     background.start(logs.run(ctx), name="logs")
     background.start(doors.follow_certificates(ctx), name="certificates")
     background.start(keep_house(ctx, host, platform.instances), name="housekeeping")
@@ -218,13 +219,10 @@ async def _end_platform(platform: Platform, host: Host, stop_apps: bool) -> None
         await asyncio.to_thread(cgroup.remove_base, host.hierarchies)
 
 
-def _app_environment(config: DaemonConfig, layout: Layout) -> dict[str, str]:
-    # An app on this machine reaches a wildcard address by the loopback one.
-    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "": "127.0.0.1"}.get(config.api_host, config.api_host)  # noqa: S104  # read, not bound
-    return {
-        "FAIRWAY_URL": f"http://{host}:{config.api_port}",
-        "FAIRWAY_TOKEN": layout.app_token(),
-    }
+def _api_url(config: DaemonConfig) -> str:
+    """Return where whoever is on this machine reaches the API: a wildcard address by the loopback one."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(config.api_host, config.api_host)  # noqa: S104  # read, not bound
+    return f"http://{f'[{host}]' if ':' in host else host}:{config.api_port}"
 
 
 def run(config: DaemonConfig, faces: Faces = ()) -> None:

@@ -89,6 +89,8 @@ class Doors:
         self._count = workers
         self._routes: dict[str, tuple[Route, ...]] = {}
         self._refused: dict[str, str] = {}
+        self._revision = 0
+        self._in_force = -1
         self._asked = 0
         self._pushed = 0
         self._version = 0
@@ -163,6 +165,9 @@ class Doors:
 
         A bad app is refused alone: the routes of the others are published all the same.
         """
+        if self._routes.get(app, ()) == routes:
+            return ""
+        self._revision += 1
         reason = ""
         if routes:
             try:
@@ -184,12 +189,15 @@ class Doors:
         async with self._pushing:
             if self._pushed >= mine:
                 return
-            covers = self._asked
+            covers, revision = self._asked, self._revision
+            if revision == self._in_force:  # a worker that has come since was given the same table
+                self._pushed = covers
+                return
             table = self._table()
             if self._certificates is not None:
                 await self._certificates.ensure(self.hosts(), self.reload_certificates)
             await asyncio.gather(*(self._push(worker, table) for worker in list(self.workers.values())))
-            self._pushed = covers
+            self._pushed, self._in_force = covers, revision
 
     async def drain(self, targets: list[str], timeout: float) -> int:
         """Let requests in flight to `targets` finish; returns how many were left after `timeout` seconds."""

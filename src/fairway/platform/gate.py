@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 _FIRST_PAUSE, _LAST_PAUSE, _SHARE = 0.005, 0.25, 0.05
 
 
+_listeners = ports.Listeners()  # one look serves every gate: many apps start at once
+
+
 class GateFailed(PlatformError):
     """An instance did not become healthy; the message says which probe saw what last."""
 
@@ -77,7 +80,7 @@ async def _poll(process: Process, gate: Gate, prober: Prober, seen: _Seen) -> No
     began = loop.time()
     owned = not gate.check_owner
     while True:
-        if not owned and ports.has_listener(gate.target.port):
+        if not owned and _listeners.has(gate.target.port):
             seen.listener = ports.listener_among(gate.target.port, process.members())
             owned = seen.listener is True
         if owned:

@@ -61,6 +61,11 @@ class Host(msgspec.Struct):
         return self.layout.owner
 
 
+def app_environment(layout: Layout, api_url: str) -> dict[str, str]:
+    """Return what every hosted process finds of Fairway itself: the API's URL, and the token of apps."""
+    return {"FAIRWAY_URL": api_url, "FAIRWAY_TOKEN": layout.app_token()}
+
+
 def fixed_port(app: AppSpec, release: Release) -> int | None:
     """Return the port that ``web`` insists on, or None for a fresh one an instance.
 

@@ -104,6 +104,7 @@ class Instance:
         state: What a person is told.
         process: Its process group, None before the first start and while it waits for the next.
         exit: How it ended last, or None.
+        start_seconds: How long it took to get ready when this daemon started it last, or None.
     """
 
     def __init__(self, host: Host, recipe: Recipe, row: InstanceRow) -> None:
@@ -115,6 +116,8 @@ class Instance:
         self.next_start_at: float | None = None
         self._host = host
         self._backoff = Backoff()
+        self.start_seconds: float | None = None
+        self._started_at: float | None = None
         self._ready_at: float | None = None
         self._supervisor: asyncio.Task[None] | None = None
         self._log_from = 0
@@ -241,6 +244,7 @@ class Instance:
         elif wanted and not recipe.in_container and cgroup.limits == "none":
             loglines.note(self.log, f"{self.id}: limits are not enforced, no control group can be written here")
         marker = f"{host.owner}/{row.app}/{start}"
+        self._started_at = host.clock.monotonic()
         try:
             self.process = Process.start(Launch(self._command(port, marker), self.log, marker, cgroup))
         except SpawnError as error:
@@ -269,6 +273,8 @@ class Instance:
                 raise GateFailed(f"ended with {process.exit} at once", code="deploy.exited")
         self.state = "healthy" if self.row.process == WEB else "running"
         self._ready_at = self._host.clock.monotonic()
+        if self._started_at is not None:
+            self.start_seconds = self._ready_at - self._started_at
 
     def supervise(self, changed: Callable[[Instance], None]) -> None:
         """Restart it from now on whenever it ends by itself, for ever.

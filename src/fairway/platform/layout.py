@@ -21,9 +21,7 @@ import errno
 import hashlib
 import os
 import re
-import secrets
 import stat
-import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -177,6 +175,8 @@ class Layout:
         return _secret(self.root / "app-token")
 
     def _socket(self, name: str) -> Path:
+        import tempfile
+
         path = self.run / name
         if len(os.fsencode(path)) <= _SOCKET_LIMIT:
             return path
@@ -189,6 +189,8 @@ class Layout:
 
 
 def _secret(path: Path) -> str:
+    import secrets
+
     try:
         text = path.read_text(encoding="ascii").strip()
     except FileNotFoundError:

@@ -17,6 +17,7 @@ from fairway.platform.instance import Instance
 from fairway.platform.operations import Operations
 from fairway.platform.order import stop_order
 from fairway.platform.recovery import adopt_instances, end_strays
+from fairway.platform.starts import Starts
 from fairway.platform.status import AppStatus, DeployResult, Progress, ReleaseStatus
 from fairway.run import proctable
 from fairway.telemetry import log
@@ -94,12 +95,18 @@ class Platform:
         for name in self._only:
             if self._apps[name].row.wanted == "stopped":
                 self._apps[name].save(wanted="running")
-        self._bring_up.begin(self._chosen())
+        starts = Starts(self._host.layout.cache / "starts.json")
+        self._bring_up.begin(starts.order(self._chosen()))
         self._begun = True
         await self._doors.opened()
         await self._doors.publish()
         self._door_up = True
         await self._bring_up.settled()
+        for app in self._apps.values():
+            seconds = [i.start_seconds for i in app.instances if i.start_seconds is not None]
+            if seconds:
+                starts.note(app.name, max(seconds))
+        starts.save(self._apps)
 
     async def end(self, *, stop_apps: bool) -> None:
         """End the platform: stop the door and every app, or leave both running for the next daemon."""
@@ -259,7 +266,8 @@ class Platform:
         return registry.apps
 
     def _add(self, spec: AppSpec) -> None:
-        self._apps[spec.name] = HostedApp(self._host, self._doors, spec, self._checker, self._url(spec))
+        app = self._apps[spec.name] = HostedApp(self._host, self._doors, spec, self._checker, self._url(spec))
+        app.announce()
 
     def _url(self, spec: AppSpec) -> str:
         return self._doors.public.url(spec.domain, "" if spec.backend.path == "/" else spec.backend.path)

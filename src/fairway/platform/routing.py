@@ -37,6 +37,22 @@ class Public(msgspec.Struct, frozen=True):
         return f"http://{host}{'' if self.http == 80 else f':{self.http}'}{path}"
 
 
+def notice(app: str, state: str) -> str:
+    """Return what the door's 503 says of an app that is in this state, and what its operator can type."""
+    match state:
+        case "building":
+            return f"{app} is being built. `fairway ps` says how far it is."
+        case "blocked":
+            return f"{app} waits for an app that it depends on. `fairway ps` says which."
+        case "starting":
+            return f"{app} is starting. `fairway logs {app}` shows what it prints."
+        case "failed":
+            return f"{app} has failed. `fairway ps` says why, `fairway logs {app}` shows what it printed."
+        case "stopped":
+            return f"{app} is stopped. `fairway start {app}` starts it."
+    return f"No instance of {app} is ready. `fairway ps {app}` says more."
+
+
 def routes(
     app: AppSpec,
     upstreams: Sequence[Upstream],
@@ -45,6 +61,7 @@ def routes(
     split: Mapping[str, int] | None = None,
     hold_timeout: float = 30.0,
     public: Public | None = None,
+    notice: str = "",
 ) -> tuple[Route, ...]:
     """Return the routes of an app: its backend, that of each alias, and its frontend where that has a place of its own.
 
@@ -55,6 +72,7 @@ def routes(
         split: Share of requests by release, or None for all alike.
         hold_timeout: Seconds that a held request waits.
         public: Where clients reach the door, for redirects; None for port 80 alone.
+        notice: What a 503 says.
     """
     if not upstreams and state == "serving":
         state = "unavailable"
@@ -73,6 +91,7 @@ def routes(
     common = {
         "state": state,
         "hold_timeout": max(0.1, min(hold_timeout, 3600.0)),
+        "notice": notice,
         "patience": PATIENCE,
         **_conditions(app.door),
     }

@@ -25,11 +25,10 @@ from fairway.run.buildkey import key_of
 from fairway.run.failure import BuildError, Evidence
 from fairway.run.lock import locked
 from fairway.run.progress import BuildPhase, BuildProgress
-from fairway.run.release import Release, list_releases, release_id
+from fairway.run.release import Release, newest_release, release_id
 from fairway.run.sources import Sources, copied_path, copy_source
 
-# The planners of all languages and what executes their plans are imported where something has to be built: an
-# unchanged app starts without them.
+# The planners and what executes their plans are imported where something is built: an unchanged app starts without.
 if TYPE_CHECKING:
     from fairway.apps.spec import AppSpec
     from fairway.build import planner
@@ -142,9 +141,7 @@ class Builder:
 
     async def _build(self, app: AppSpec, say: _Voice, *, force: bool) -> Release:
         source = _source_of(app)
-        env, secrets = await asyncio.to_thread(self._environment, app)
-        content = await asyncio.to_thread(self._sources.digest, app.name, source)
-        key = key_of(content, app)
+        env, secrets, key, newest = await asyncio.to_thread(self._look, app, source)
         builds = self.state / "builds" / app.name
         folder, record = (None, None) if force else await self._known_build(builds, key)
         if folder is None or record is None:
@@ -154,9 +151,10 @@ class Builder:
                 if folder is None or record is None:
                     folder, record = await self._make(app, source, (env, secrets), say)
             cached = False
+            newest = newest_release(self.state, app.name)
         else:
             cached = True
-        release = await self._release(app.name, (folder, record), env, secrets, say)
+        release = await self._release((folder, record), env, secrets, newest, say)
         release = msgspec.structs.replace(release, cached=cached)
         say("cached" if cached else "finish", f"release {release.id}", 1.0)
         return release
@@ -176,6 +174,12 @@ class Builder:
                 if not await has_image(docker, image, environment):
                     return None, None
         return folder, record  # type: ignore[return-value]  # both are None, or neither is
+
+    def _look(self, app: AppSpec, source: Path) -> tuple[dict[str, str], tuple[str, ...], str, Release | None]:
+        """Return variables, secret values, the build's key and the newest release: all that is read of the disk."""
+        env, secrets = self._environment(app)
+        key = key_of(self._sources.digest(app.name, source), app)
+        return env, secrets, key, newest_release(self.state, app.name)
 
     def _environment(self, app: AppSpec) -> tuple[dict[str, str], tuple[str, ...]]:
         """Return the app's variables, and those values that must not stand in a log."""
@@ -348,18 +352,17 @@ class Builder:
 
     async def _release(
         self,
-        name: str,
         known: tuple[Path, artifact.BuildRecord],
         env: Mapping[str, str],
         secrets: tuple[str, ...],
+        newest: Release | None,
         say: _Voice,
     ) -> Release:
         """Return the newest release if it is this very state, else make one, its `before` command run first."""
         folder, record = known
+        name = folder.parent.name
         full = {**record.env, **env}
         digest = hashlib.sha256(msgspec.json.encode([str(folder), sorted(full.items())])).hexdigest()
-        releases = await asyncio.to_thread(list_releases, self.state, name)
-        newest = releases[0] if releases else None
         if newest is not None and newest.digest == digest:
             return newest
         async with self._limit, locked(self.state / "builds" / name, "build"):

@@ -11,6 +11,7 @@ import os
 import random
 import socket
 import struct
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -93,9 +94,32 @@ def is_free(port: int, host: str = "") -> bool:
     return True
 
 
-def has_listener(port: int) -> bool:
-    """Say whether anybody listens on TCP `port`: the cheap question before the one who it is."""
-    return bool(listening_inodes(port)) if os.path.exists("/proc/net/tcp") else not is_free(port)
+class Listeners:
+    """Looks at who listens, no more often than every `interval` seconds however many ask.
+
+    Args:
+        interval: Seconds that a look is believed, > 0.
+    """
+
+    __slots__ = ("_at", "_found", "_interval")
+
+    def __init__(self, interval: float = 0.004) -> None:
+        self._interval = interval
+        self._at = float("-inf")
+        self._found: frozenset[int] = frozenset()
+
+    def has(self, port: int) -> bool:
+        """Say whether anybody listened on TCP `port` when it was looked last, `interval` seconds ago at most."""
+        if not os.path.exists("/proc/net/tcp"):
+            return not is_free(port)
+        now = time.monotonic()
+        if now - self._at > self._interval:
+            self._found = frozenset(at for at, _ in _listeners())
+            self._at = now
+        return port in self._found
+
+    def __repr__(self) -> str:
+        return f"<Listeners {len(self._found)} ports>"
 
 
 def listening_inodes(port: int) -> set[int]:

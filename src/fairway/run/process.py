@@ -18,7 +18,6 @@ import asyncio
 import contextlib
 import errno
 import os
-import shutil
 import signal
 import subprocess
 from pathlib import Path
@@ -337,6 +336,8 @@ def find_marked(prefix: str) -> dict[str, set[int]]:
 
 def _resolved(command: Command) -> Command:
     """Return the command with its program as a path, or say plainly why there is none."""
+    import shutil
+
     program = command.argv[0]
     if command.cwd is not None and not command.cwd.is_dir():
         raise SpawnError(f"expected the folder {command.cwd} to start {program!r} in, it is missing")

@@ -13,9 +13,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
-import tempfile
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
@@ -151,6 +150,9 @@ class Release(msgspec.Struct, frozen=True, kw_only=True):
         Raises:
             ReleaseError: The folder exists already or cannot be written.
         """
+        import shutil
+        import tempfile
+
         self.directory.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         staged = Path(tempfile.mkdtemp(prefix=".new-", dir=self.directory.parent))
         try:
@@ -219,16 +221,22 @@ def list_releases(state: Path, app: str) -> list[Release]:
         state: The state folder (``.fairway``).
         app: Name of the app.
     """
-    folder = state / "releases" / app
+    return list(_readable(state / "releases" / app))
+
+
+def newest_release(state: Path, app: str) -> Release | None:
+    """Return the newest readable release of an app, or None where there is none; as `list_releases`, but reads one."""
+    return next(_readable(state / "releases" / app), None)
+
+
+def _readable(folder: Path) -> Iterator[Release]:
     try:
         names = sorted((e.name for e in os.scandir(folder) if not e.name.startswith(".")), reverse=True)
     except FileNotFoundError:
-        return []
-    found = []
+        return
     for name in names:
         with contextlib.suppress(ReleaseError):
-            found.append(Release.load(folder / name))
-    return found
+            yield Release.load(folder / name)
 
 
 def prune_releases(state: Path, app: str, *, keep: int, in_use: frozenset[str] = frozenset()) -> list[str]:
@@ -243,6 +251,8 @@ def prune_releases(state: Path, app: str, *, keep: int, in_use: frozenset[str] =
     Returns:
         The ids that were removed, oldest first.
     """
+    import shutil
+
     releases = list_releases(state, app)
     gone = [r for r in releases[max(keep, 1) :] if r.id not in in_use]
     for release in gone:
@@ -260,6 +270,8 @@ def prune_releases(state: Path, app: str, *, keep: int, in_use: frozenset[str] =
 
 def _prune_environments(state: Path) -> None:
     """Remove Python environments that no build of any app names and that no build has used for a day."""
+    import shutil
+
     needed: set[str] = set()
     for record in state.glob("builds/*/*/build.json"):
         with contextlib.suppress(OSError, msgspec.MsgspecError):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import tempfile
 from pathlib import Path
 
 import msgspec
@@ -66,6 +65,8 @@ class Sources:
         return known if known is not None and known.source == str(source) else None
 
     def _save(self, path: Path, known: _Known) -> None:
+        import tempfile
+
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         fd, staged = tempfile.mkstemp(prefix=".new-", dir=path.parent)
         with open(fd, "wb") as file:

@@ -8,10 +8,13 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from fairway.platform.layout import Layout
 from fairway.run import proctable
@@ -66,6 +69,14 @@ class Project:
 
     def json(self, *arguments: str, status: int = 0) -> Any:
         return json.loads(self.fairway(*arguments, "--json", status=status))
+
+    def refused(self, app: str) -> tuple[int, str | None, str]:
+        """Ask the door for an app that does not serve; return status, Retry-After and what the page says."""
+        request = urllib.request.Request(f"http://127.0.0.1:{self.door}/", headers={"Host": f"{app}.localhost"})
+        with pytest.raises(urllib.error.HTTPError) as caught:
+            urllib.request.urlopen(request, timeout=10)
+        with caught.value as answer:
+            return answer.code, answer.headers["Retry-After"], answer.read().decode()
 
     def get(self, path: str) -> Any:
         request = urllib.request.Request(f"http://127.0.0.1:{self.door}{path}", headers={"Host": "hello.localhost"})

@@ -35,6 +35,9 @@ def test_from_an_empty_folder_to_a_served_app_and_back(project: Project) -> None
         project.fairway("run", "hello", "--", "python", "-c", "import os; print(os.environ['FAIRWAY_APP'])")
         == "hello\n"
     )
+    asked = "import os, urllib.request as r; u, t = os.environ['FAIRWAY_URL'], os.environ['FAIRWAY_TOKEN']; "
+    asked += "q = r.Request(u + '/v1/queues', headers={'Authorization': 'Bearer ' + t}); print(r.urlopen(q).status)"
+    assert project.fairway("run", "hello", "--", "python", "-c", asked) == "200\n"
 
     assert project.json("deploy", "hello", "--plan")["planned"]
     assert not project.json("deploy", "hello")["changed"]
@@ -48,6 +51,10 @@ def test_from_an_empty_folder_to_a_served_app_and_back(project: Project) -> None
     assert project.json("ps")[0]["ready"] == 2
     project.fairway("stop", "hello")
     assert project.json("ps")[0]["state"] == "stopped"
+    status, retry, page = project.refused("hello")
+    assert (status, retry) == (503, "5")
+    assert "hello is stopped. `fairway start hello` starts it." in page
+    assert project.refused("nobody")[0] == 404
     project.fairway("start", "hello")
     project.fairway("restart", "hello")
     project.fairway("deploy", "nobody", status=4)
@@ -58,6 +65,9 @@ def test_from_an_empty_folder_to_a_served_app_and_back(project: Project) -> None
     project.fairway("up", *project.listen, status=5)  # a second daemon
     assert project.fairway("down") == "Stopped.\n"
     project.fairway("ps", status=3)
+    env = project.fairway("run", "hello", "--", "env")
+    assert "FAIRWAY_APP=hello" in env
+    assert "FAIRWAY_URL" not in env
     assert project.fairway("down").startswith("Nothing runs")
 
 
@@ -69,6 +79,28 @@ def test_a_broken_app_fails_loudly_and_alone(project: Project) -> None:
     told = project.json("up", "-d", *project.listen, status=1)
     assert {app["name"]: app["state"] for app in told["apps"]} == {"hello": "running", "broken": "failed"}
     assert project.get("/")["service"] == "hello"
+    status, retry, page = project.refused("broken")
+    assert (status, retry) == (503, "5")
+    assert "broken has failed. `fairway ps` says why" in page
+
+
+def test_a_request_for_an_app_that_is_starting_waits_for_it(project: Project) -> None:
+    project.add("hello", APP.replace('print("listening"', 'import time; time.sleep(1.5); print("listening"'))
+    with (project.root / "up.out").open("wb") as out:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "fairway", "up", *project.listen], cwd=project.root, env=project.env, stdout=out
+        )
+    try:
+        until(lambda: _starts(project))
+        assert project.get("/x") == {"service": "hello", "path": "/x"}
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(30)
+
+
+def _starts(project: Project) -> bool:
+    """Whether the app's process runs: its log is there."""
+    return any((project.root / ".fairway/logs/hello").glob("web.*.log"))
 
 
 def test_how_to_mend_a_failed_build_is_said(project: Project) -> None:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from fairway.apps.spec import AppSpec, DoorSpec, Endpoint
-from fairway.platform.routing import Public, Upstream, routes
+from fairway.platform.routing import Public, Upstream, notice, routes
 from fairway.proxy.auth import hash_password
+from fairway.proxy.errors import RouteError
 from fairway.proxy.routes import (
     BasicAuth,
     HeaderMatch,
@@ -140,3 +143,19 @@ def test_plain_requests_go_to_https_where_there_is_one():
         Redirect(location="https://www.test:8443", keep_path=True, when="insecure"),
     ]
     validate_table(RouteTable(routes=found))
+
+
+@pytest.mark.parametrize("state", ["building", "blocked", "starting", "failed", "stopped", "degraded"])
+def test_a_notice_names_the_app_and_what_to_type(state: str) -> None:
+    said = notice("shop", state)
+    assert said.startswith(("shop ", "No instance of shop "))
+    assert "`fairway " in said
+    (route,) = routes(app(), [], notice=said)
+    assert (route.state, route.notice) == ("unavailable", said)
+    validate_table(RouteTable(routes=(route,)))
+
+
+def test_a_notice_that_could_not_stand_in_a_header_is_refused() -> None:
+    (route,) = routes(app(), [], notice="two\r\nlines")
+    with pytest.raises(RouteError, match="notice"):
+        validate_table(RouteTable(routes=(route,)))

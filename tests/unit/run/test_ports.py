@@ -57,8 +57,8 @@ def test_the_kernel_and_its_tables_agree(listener):
 
 
 def test_somebody_or_nobody(listener):
-    assert ports.has_listener(listener)
-    assert not ports.has_listener(ports.PortPool().take())
+    assert ports.Listeners().has(listener)
+    assert not ports.Listeners().has(ports.PortPool().take())
 
 
 def test_the_holder_of_a_port_is_named(listener):
