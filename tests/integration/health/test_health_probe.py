@@ -149,6 +149,20 @@ async def test_tcp_needs_a_connection_only(unused_port: int) -> None:
     assert refused.error == "connection refused: nothing listens there"
 
 
+async def test_a_relay_that_accepts_everything_proves_nothing(unused_port: int) -> None:
+    async with answering(b"") as (port, asked):
+        closed = await probe(ProbeTarget("127.0.0.1", port, relayed=True))
+        assert not closed.ok
+        assert closed.error == "closed the connection without an answer: nothing listens behind the published port"
+        assert asked[0].startswith(b"GET / HTTP/1.1\r\n")
+    async with answering(b"HTTP/1.1 500 Broken\r\n\r\n") as (port, _):
+        assert (await probe(ProbeTarget("127.0.0.1", port, relayed=True))).ok
+    async with answering(b"", hold=True) as (port, _):
+        silent = await probe(ProbeTarget("127.0.0.1", port, timeout=0.1, relayed=True))
+        assert silent.error == "no answer within 0.1 s (waiting for the answer)"
+    assert not (await probe(ProbeTarget("127.0.0.1", unused_port, relayed=True))).ok
+
+
 async def test_cancelling_closes_the_connection() -> None:
     async with answering(b"", hold=True) as (port, asked):
         task = asyncio.create_task(probe(ProbeTarget("127.0.0.1", port, "/", timeout=60.0)))
