@@ -1,7 +1,8 @@
 """The thread that renews a worker's leases.
 
 A thread of its own, and a store call that needs no event loop: a handler that keeps the loop or the processor busy
-does not cost the worker its leases. It sleeps without a timeout while the worker holds nothing.
+does not cost the worker its leases. It sleeps without a timeout once the worker has held nothing for a few beats: to
+wake a thread for every job that comes alone would delay the job's start.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from fairway.jobs.errors import JobError
 from fairway.jobs.job import Verdict
 from fairway.jobs.store import Store
 from fairway.telemetry import log
+
+_LINGER = 3  # beats with nothing held before the thread sleeps for good
 
 
 class Heartbeat:
@@ -63,16 +66,19 @@ class Heartbeat:
         self._thread.join()
 
     def _run(self) -> None:
+        empty = _LINGER
         while not self._stopping:
-            if not self._held:
-                # Set before the second look: a job that comes between the two finds `idle` and wakes this thread.
+            if empty >= _LINGER:
+                # Set before the look: a job that comes between the two finds `idle` and wakes this thread.
                 self.idle = True
                 if not self._held:
                     self._wake.wait()
                 self.idle = False
+                empty = 0
             self._wake.clear()
             if self._stopping or self._wake.wait(self._interval_s):
                 continue
+            empty = 0 if self._held else empty + 1
             self._beat()
 
     def _beat(self) -> None:

@@ -103,17 +103,25 @@ class _Connection(asyncio.Protocol):
         self.lost = False
         self._answer: Answer | None = None
         self._future: asyncio.Future[Answer] | None = None
+        self._timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)  # uvloop's are not registered as such
 
-    def exchange(self, request: bytes) -> asyncio.Future[Answer]:
-        """Send a request; the future has its answer, or `ConnectionError`."""
+    def exchange(self, request: bytes, timeout_s: float) -> asyncio.Future[Answer]:
+        """Send a request; the future has its answer, or `ConnectionError`, or `TimeoutError` after `timeout_s`."""
         assert self.transport is not None
+        loop = asyncio.get_running_loop()
         self._answer = Answer()
-        self._future = asyncio.get_running_loop().create_future()
+        self._future = loop.create_future()
+        self._timer = loop.call_later(timeout_s, self._expire)
         self.transport.write(request)
         return self._future
+
+    def _expire(self) -> None:
+        if self._future is not None and not self._future.done():
+            self._future.set_exception(TimeoutError())
+        self.close()
 
     def data_received(self, data: bytes) -> None:
         answer, future = self._answer, self._future
@@ -128,6 +136,8 @@ class _Connection(asyncio.Protocol):
             return
         if answer.complete:
             self._answer = self._future = None
+            if self._timer is not None:
+                self._timer.cancel()
             if not answer.keep_alive:
                 self.close()
             future.set_result(answer)
@@ -140,6 +150,8 @@ class _Connection(asyncio.Protocol):
     def close(self) -> None:
         """Close at once."""
         self.lost = True
+        if self._timer is not None:
+            self._timer.cancel()
         if self.transport is not None:
             self.transport.abort()
 
@@ -168,20 +180,21 @@ class HttpClient:
             StoreUnavailable: The server cannot be reached, or did not answer in time.
         """
         request = self._address.request(method, path, body)
+        clock = asyncio.get_running_loop().time
+        end = clock() + timeout_s
         try:
-            async with asyncio.timeout(timeout_s):
-                while True:
-                    connection = self._take()
-                    fresh = connection is None
-                    if connection is None:
-                        connection = await self._connect()
-                    try:
-                        answer = await self._exchange(connection, request)
-                    except ConnectionError:
-                        if fresh or not repeatable:
-                            raise
-                        continue
-                    return answer.status, answer.data
+            while True:
+                connection = self._take()
+                fresh = connection is None
+                if connection is None:
+                    connection = await self._connect(min(_CONNECT_S, end - clock()))
+                try:
+                    answer = await self._exchange(connection, request, end - clock())
+                except ConnectionError:
+                    if fresh or not repeatable:
+                        raise
+                    continue
+                return answer.status, answer.data
         except TimeoutError as error:
             raise StoreUnavailable(f"{self._address.url} did not answer within {timeout_s:g} s") from error
         except OSError as error:
@@ -196,19 +209,19 @@ class HttpClient:
             connection.close()
         return None
 
-    async def _connect(self) -> _Connection:
+    async def _connect(self, timeout_s: float) -> _Connection:
         loop, at = asyncio.get_running_loop(), self._address
-        async with asyncio.timeout(_CONNECT_S):
+        async with asyncio.timeout(timeout_s):
             if at.unix is not None:
                 _, connection = await loop.create_unix_connection(_Connection, at.unix)
             else:
                 _, connection = await loop.create_connection(_Connection, at.host, at.port, ssl=at.tls)
         return connection
 
-    async def _exchange(self, connection: _Connection, request: bytes) -> Answer:
+    async def _exchange(self, connection: _Connection, request: bytes, timeout_s: float) -> Answer:
         self._busy.add(connection)
         try:
-            answer = await connection.exchange(request)
+            answer = await connection.exchange(request, timeout_s)
         except BaseException:
             connection.close()  # an answer that comes later would be taken for that of the next request
             raise

@@ -38,6 +38,7 @@ from fairway.jobs.tasks import Tasks
 from fairway.telemetry import log
 
 _PREFETCH_S = 0.1  # seconds of work fetched ahead
+_CALM = 16  # jobs fetched ahead below which a job's start is worth more than a claim that is early
 _CLAIM_LIMIT = 1_000
 _WAIT_S = 30.0  # how long one claim waits for a job
 _SETTLE_MANY = 1_000
@@ -254,6 +255,8 @@ class Worker:
                 self._waiting.items.extend(leases)
                 self._waiting.ring()
                 loop.call_soon(self._ring_for_all)  # after that runner's turn
+                if ahead < _CALM:
+                    await asyncio.sleep(0)  # what was claimed begins before more is asked for
 
     def _order(self) -> list[str]:
         """Return the queues in a random order in which one of twice the weight is twice as often the first."""

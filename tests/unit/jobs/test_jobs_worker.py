@@ -192,6 +192,29 @@ async def test_a_blocked_loop_keeps_its_leases() -> None:
         await asyncio.to_thread(heartbeat.stop)
 
 
+async def test_the_heartbeat_lingers_and_then_sleeps_until_there_is_something_again() -> None:
+    store = MemoryStore()
+    async with store:
+        await store.enqueue([NewJob(kind="k")])
+        (lease,) = await store.claim(["default"], 1, 30.0, "w")
+        held: dict[int, int] = {}
+        heartbeat = Heartbeat(store, held, lease_s=30.0, interval_s=0.01, report=lambda told: None)
+        heartbeat.start()
+        assert heartbeat.idle
+        async with asyncio.timeout(5):
+            for beats in (1, 2):
+                held[lease.id] = lease.fence
+                heartbeat.wake()
+                while heartbeat.beats < beats:
+                    await asyncio.sleep(0)
+                held.clear()
+                while not heartbeat.idle:
+                    await asyncio.sleep(0)
+                seen = heartbeat.beats
+        assert heartbeat.beats == seen
+        await asyncio.to_thread(heartbeat.stop)
+
+
 async def test_drain_hands_back_and_finishes() -> None:
     tasks = Tasks()
     gate = asyncio.Event()
