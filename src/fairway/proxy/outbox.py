@@ -2,7 +2,7 @@
 
 A turn reads what has come on up to 64 connections and writes after that, instead of reading and writing in turns: the
 other ends, woken by the first write, find the rest without being woken again. At 64 busy connections this saves a tenth
-of the CPU of a request; a connection alone waits a microsecond longer.
+of the CPU of a request; for a connection alone it makes no difference that could be measured.
 
 Small writes wait here in the order in which they were made, and pieces for one connection become one write. A large one
 goes out at once, and whoever closes a connection, or shuts its sending side, flushes first.
