@@ -85,6 +85,11 @@ class PortPool:
 
 def is_free(port: int, host: str = "") -> bool:
     """Say whether a server could bind `port` now on `host` (empty: every IPv4 address)."""
+    # A BSD lets a wildcard address be bound beside a specific one and the other way round: there, both are asked for.
+    return all(_can_bind(port, one) for one in ((host, "127.0.0.1") if host == "" else (host,)))
+
+
+def _can_bind(port: int, host: str) -> bool:
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
