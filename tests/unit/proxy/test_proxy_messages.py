@@ -55,6 +55,34 @@ def test_no_head_makes_the_parser_fail_otherwise(data: bytes) -> None:
     assert all(line.count(b"\n") == 1 and line.endswith(b"\r\n") for line in head.lines)
 
 
+def outcome(data: bytes) -> object:
+    try:
+        head = request(data)
+    except Refusal as refusal:
+        return refusal.status
+    return [getattr(head, name) for name in head.__slots__]
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from([b"Transfer-Encoding", b"Content-Length", b"Connection", b"TE", b"Host", b"X"]),
+            st.sampled_from([b"", b"chunked", b"gzip", b"gzip, chunked", b"3", b"0", b"close", b"a b", b"a\x00"]),
+            st.text(alphabet=" \t", max_size=3).map(str.encode),
+        ),
+        max_size=4,
+    )
+)
+def test_white_space_at_the_end_of_lines_changes_nothing(fields: list[tuple[bytes, bytes, bytes]]) -> None:
+    tidy, untidy = (
+        b"POST / HTTP/1.1\r\nHost: a\r\n"
+        + b"".join(b"%b: %b%b\r\n" % (name, value, end if with_ends else b"") for name, value, end in fields)
+        + b"\r\n"
+        for with_ends in (False, True)
+    )
+    assert outcome(tidy) == outcome(untidy)
+
+
 @given(st.binary(max_size=200))
 def test_no_answer_makes_the_parser_fail_otherwise(data: bytes) -> None:
     whole = b"HTTP/1.1 200" + data.replace(b"\r\n\r\n", b"") + b"\r\n\r\n"
