@@ -128,6 +128,7 @@ class StoreConformance:
         assert all(0 < i < 2**53 for i in answer.ids)
         assert answer.durability == store.features.durability
         assert (answer.duplicates, answer.batch) == ([], None)
+        assert (await store.enqueue_soon([new()])).ids > answer.ids
 
     async def test_a_job_is_found_as_it_was_handed_in(self, store: Store) -> None:
         """A job is found as it was handed in."""
@@ -164,9 +165,11 @@ class StoreConformance:
         self, store: Store, fields: dict[str, object], field: str
     ) -> None:
         """Bad fields are named and nothing is stored."""
-        with pytest.raises(InvalidJob) as caught:
-            await store.enqueue([new(), new(**{"kind": "k", **fields})])  # type: ignore[arg-type]  # parametrised
-        assert caught.value.field == f"jobs[1].{field}"
+        jobs = [new(), new(**{"kind": "k", **fields})]  # type: ignore[arg-type]  # parametrised
+        for enqueue in (store.enqueue, store.enqueue_soon):
+            with pytest.raises(InvalidJob) as caught:
+                await enqueue(jobs)
+            assert caught.value.field == f"jobs[1].{field}"
         assert await store.find(JobFilter()) == []
 
     async def test_oversize_arguments_are_refused(self, store: Store) -> None:
