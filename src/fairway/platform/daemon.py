@@ -19,7 +19,6 @@ from fairway.platform.listen import listen
 from fairway.platform.lock import DaemonLock
 from fairway.platform.state import StateStore
 from fairway.run import cgroup
-from fairway.run.reaper import become_subreaper
 
 # The rest is imported in `_run`, when the door's process is on its way already: it takes as long to start.
 if TYPE_CHECKING:
@@ -146,9 +145,12 @@ async def _run(
     config: DaemonConfig, faces: Faces, host: Host, doors: Doors, *, listener: socket.socket, shutdown: Shutdown
 ) -> None:
     layout, ctx, background = host.layout, shutdown.ctx, host.background
-    become_subreaper()
     doors.begin()
     host.hierarchies = cgroup.discover(host.owner)
+
+    from fairway.run.reaper import become_subreaper
+
+    become_subreaper()  # before there is an instance that could lose a child
 
     from fairway.health.checker import HealthChecker
     from fairway.platform.platform import Platform
