@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from fairway.jobs.client import HttpStore
@@ -112,11 +113,13 @@ async def all_final(store: HttpStore, seconds: float = 60.0) -> dict[int, Job]:
     """Wait until no job is alive, and return all of them."""
     async with asyncio.timeout(seconds):
         while True:
-            counts: Counter[str] = Counter()
-            for queue in await store.queues():
-                counts.update(queue.counts)
-            if not any(counts[state] for state in ("available", "running", "scheduled", "retryable")):
-                return await all_jobs(store)
+            # Killed a moment ago: it is still loading, or the connection is made anew.
+            with suppress(StoreUnavailable):
+                counts: Counter[str] = Counter()
+                for queue in await store.queues():
+                    counts.update(queue.counts)
+                if not any(counts[state] for state in ("available", "running", "scheduled", "retryable")):
+                    return await all_jobs(store)
             await asyncio.sleep(0.05)
 
 

@@ -266,6 +266,28 @@ async def test_a_server_that_is_stopped_is_given_up(make_redis: MakeRedis) -> No
         await link.command("PING")
 
 
+async def test_a_caller_that_is_cancelled_with_its_connecting_ends_as_cancelled(make_redis: MakeRedis) -> None:
+    server = make_redis()
+    link = Link(Address(server.url))
+    assert server.process is not None
+    os.kill(server.process.pid, signal.SIGSTOP)
+    try:
+        calls = [asyncio.create_task(link.command("PING")) for _ in range(2)]
+        while link._connecting is None:
+            await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        # As when a loop is closed: everything is cancelled at once. A task that repeats what fails would go on else.
+        link._connecting.cancel()
+        calls[0].cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await calls[0]
+        with pytest.raises(StoreUnavailable, match="not open"):
+            await calls[1]
+    finally:
+        os.kill(server.process.pid, signal.SIGCONT)
+        await link.close()
+
+
 async def test_two_processes_share_the_jobs(make_redis: MakeRedis) -> None:
     server = make_redis()
     async with RedisStore(server.url) as store:

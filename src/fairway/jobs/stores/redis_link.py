@@ -250,7 +250,9 @@ class Link:
         try:
             self._wire = await asyncio.shield(connecting)
         except asyncio.CancelledError:
-            if connecting.cancelled():  # by `close`, not by the caller
+            # The connecting was cancelled, by `close`; or the caller was, and perhaps the connecting with it.
+            caller = asyncio.current_task()
+            if connecting.cancelled() and (caller is None or not caller.cancelling()):
                 raise StoreUnavailable("the redis store is not open") from None
             raise
 
