@@ -6,7 +6,9 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 venv=.venv
 
-say() { printf '\033[2mfairway:\033[0m %s\n' "$*" >&2; }
+dim="" plain=""
+if [ -t 2 ] && [ -z "${NO_COLOR:-}" ] && [ "${TERM:-dumb}" != dumb ]; then dim=$(printf '\033[2m') plain=$(printf '\033[0m'); fi
+say() { printf '%sfairway:%s %s\n' "$dim" "$plain" "$*" >&2; }
 as_root_on_debian() { [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; }
 
 apt_install() { # packages that are not there yet; a failure is said, not fatal: the tests name what they miss

@@ -47,7 +47,7 @@ def notice(app: str, state: str) -> str:
         case "starting":
             return f"{app} is starting. `fairway logs {app}` shows what it prints."
         case "failed":
-            return f"{app} has failed. `fairway ps` says why, `fairway logs {app}` shows what it printed."
+            return f"{app} has failed. `fairway ps` says why."
         case "stopped":
             return f"{app} is stopped. `fairway start {app}` starts it."
     return f"No instance of {app} is ready. `fairway ps {app}` says more."
