@@ -20,6 +20,8 @@ from bench.harness import CACHE, run
 
 PROXY_CORE, LOAD_CORE = 0, 1
 SMALL = "x" * 128
+LOG_S = 0.3
+"""After which an access log that is written behind the answers has been written, so that its CPU is counted."""
 
 
 def free_port() -> int:
@@ -275,6 +277,7 @@ def load(
         argv += ["-s", str(script)]
     before = server.cpu_s()
     text = run([*argv, f"{scheme}://127.0.0.1:{port}{path}"])
+    time.sleep(LOG_S)
     cpu = server.cpu_s() - before
     done = re.search(r"(\d+) requests in ([\d.]+)(us|ms|s|m)", text)
     p99 = re.search(r"99%\s+([\d.]+)(us|ms|s|m)", text)
