@@ -32,8 +32,8 @@ class Subscription:
         policy: See above.
         buffer: Events that may wait unread, 1 to 1,000,000.
         on_close: Called once when the subscription ends.
-        patience: Seconds that publishers wait for a ``block`` subscriber that reads nothing, before it is cut off as with
-            ``disconnect``; None is for ever.
+        patience: Seconds that publishers wait for a ``block`` subscriber that reads nothing, before it is cut off as
+            with ``disconnect``; None is for ever.
         on_lag: Called, with the newest offset handed over, where a ``block`` subscription has to be fed from the log.
     """
 

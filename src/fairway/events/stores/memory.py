@@ -247,8 +247,12 @@ class MemoryEventStore:
         count = len(self._log)
         self._log = [stored for stored in self._log if stored.offset not in offsets]
         for group in self._groups.values():
-            for offset in offsets & group.pending.keys():
+            gone = offsets & group.pending.keys()
+            for offset in gone:
                 self._finish(group, offset)
+            if gone:
+                group.ready = [offset for offset in group.ready if offset in group.pending]
+                heapq.heapify(group.ready)
         return count - len(self._log)
 
     async def close(self) -> None:
@@ -282,7 +286,10 @@ class MemoryEventStore:
 
     def _take(self, group: _Group) -> None:
         start = self._index(group.cursor)
-        for stored in self._log[start : start + _TAKE]:  # islice would walk there from the first
+        seen = self._log[start : start + _TAKE]  # islice would walk there from the first
+        if not seen:
+            group.cursor = self._last  # what lay there was removed
+        for stored in seen:
             group.cursor = stored.offset
             if not group.matches(stored.topic):
                 continue

@@ -1,4 +1,5 @@
-"""The event stores against a model: a few hundred random steps, two groups, leases that run out, restarts of SQLite."""
+"""The event stores against a model: a few hundred random steps, two groups, leases that run out, events that are
+removed, restarts of SQLite, SIGKILL of Redis."""
 
 from __future__ import annotations
 
@@ -6,9 +7,10 @@ import asyncio
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import hypothesis.strategies as st
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -20,10 +22,12 @@ from hypothesis.stateful import (
 )
 
 from fairway.events import Event
-from fairway.events.store import EventStore
+from fairway.events.store import RetainedStore
 from fairway.events.stores.memory import MemoryEventStore
+from fairway.events.stores.redis import RedisEventStore
 from fairway.events.stores.sqlite import SqliteEventStore
 from fairway.events.topic import matcher
+from fairway.testing.redis_server import RedisServer
 
 TOPICS = ("a.x", "a.y", "b")
 GROUPS = {"all": ">", "some": "a.*"}
@@ -71,8 +75,10 @@ class Model(RuleBasedStateMachine):
         self.store = self.run(self.open())
         self.log: list[tuple[int, str, str, str | None]] = []  # offset, id, topic, key
         self.groups: dict[str, Group] = {}
+        self.newest = 0
+        self.removed: set[str] = set()  # ids: stores differ in how long they know them
 
-    async def open(self) -> EventStore:
+    async def open(self) -> RetainedStore:
         return MemoryEventStore(clock=self.clock)
 
     def run(self, work: Any) -> Any:
@@ -103,6 +109,7 @@ class Model(RuleBasedStateMachine):
 
     def record(self, offset: int, name: str, topic: str, key: str | None) -> None:
         self.log.append((offset, name, topic, key))
+        self.newest = offset
         for group in self.groups.values():
             self.offer(group, offset, topic, key)
 
@@ -112,14 +119,18 @@ class Model(RuleBasedStateMachine):
         )
     )
     def append(self, records: list[tuple[str, int, str | None]]) -> None:
-        made = [(topic, Event("t", number, id=f"i{number}", partition_key=key)) for topic, number, key in records]
+        made = [
+            (topic, Event("t", number, id=f"i{number}", partition_key=key))
+            for topic, number, key in records
+            if f"i{number}" not in self.removed
+        ]
         offsets = self.run(self.store.append(made))
         for (topic, event), offset in zip(made, offsets, strict=True):
             known = [entry for entry in self.log if entry[1] == event.id]
             if known:
                 assert offset == known[0][0]
             else:
-                assert not self.log or offset > self.log[-1][0]
+                assert offset > self.newest
                 self.record(offset, event.id, topic, event.partition_key)
 
     def claimable(self, group: Group) -> list[Item]:
@@ -156,6 +167,7 @@ class Model(RuleBasedStateMachine):
         if all(entry[0] != letter.offset for entry in self.log):
             self.log.append((letter.offset, letter.event.id, letter.topic, item.key))
             self.log.sort()
+            self.newest = max(self.newest, letter.offset)
 
     @rule(name=st.sampled_from(sorted(GROUPS)), limit=st.integers(1, 5))
     def claim(self, name: str, limit: int) -> None:
@@ -213,6 +225,18 @@ class Model(RuleBasedStateMachine):
     def elapse(self, seconds: float) -> None:
         self.clock.now += seconds
 
+    @rule(choices=st.lists(st.integers(0, 100), min_size=1, max_size=3))
+    @precondition(lambda self: len(self.log) > 5)
+    def remove(self, choices: list[int]) -> None:
+        entries = [entry for entry in self.log if not entry[2].startswith("$")]
+        gone = {entries[choice % len(entries)] for choice in choices} if entries else set()
+        assert self.run(self.store.remove([entry[0] for entry in gone])) == len(gone)
+        self.log = [entry for entry in self.log if entry not in gone]
+        self.removed |= {entry[1] for entry in gone}
+        for group in self.groups.values():
+            for entry in gone:
+                group.items.pop(entry[0], None)
+
     @rule(name=st.sampled_from(sorted(GROUPS)))
     @precondition(lambda self: len(self.log) > 20)
     def leave(self, name: str) -> None:
@@ -222,7 +246,10 @@ class Model(RuleBasedStateMachine):
     def the_log_agrees(self) -> None:
         stored = self.run(self.store.read(0, 10_000))
         assert [(item.offset, item.event.id, item.topic) for item in stored] == [entry[:3] for entry in self.log]
-        assert self.run(self.store.last()) == (self.log[-1][0] if self.log else 0)
+        assert self.run(self.store.last()) == self.newest
+        assert [mark[:2] for mark in self.run(self.store.scan(0, 10_000))] == [
+            (entry[0], entry[2]) for entry in self.log
+        ]
 
     @invariant()
     def the_groups_agree(self) -> None:
@@ -237,13 +264,43 @@ class Model(RuleBasedStateMachine):
 class SqliteModel(Model):
     """The same over a file that is closed and opened again now and then."""
 
-    async def open(self) -> EventStore:
+    async def open(self) -> RetainedStore:
         return SqliteEventStore(Path(self.folder.name) / "events.db", clock=self.clock)
 
     @rule()
     def restart(self) -> None:
         self.run(self.store.close())
         self.store = self.run(self.open())
+
+
+class RedisModel(Model):
+    """The same over a Redis, whose clock the model moves; the server is killed and started again now and then."""
+
+    server: ClassVar[RedisServer]
+
+    async def open(self) -> RedisEventStore:
+        self.server.command("FLUSHALL")
+        return RedisEventStore.open(self.server.url)
+
+    def run(self, work: Any) -> Any:
+        return self.runner.run(self.timed(work))
+
+    async def timed(self, work: Any) -> Any:
+        """Let Redis's time be the model's, however long the steps take."""
+        if hasattr(self, "store"):
+            seconds, micros = await self.store._link.command("TIME")
+            self.store.skew = self.clock.now - int(seconds) - int(micros) / 1e6
+        return await work
+
+    @rule()
+    def killed(self) -> None:
+        self.run(self.store.close())
+        self.server.kill()
+        self.server.start()
+        self.store = self.runner.run(self.reopen())
+
+    async def reopen(self) -> RedisEventStore:
+        return RedisEventStore.open(self.server.url)
 
 
 _SETTINGS = {"deadline": None, "suppress_health_check": list(HealthCheck), "derandomize": True, "database": None}
@@ -255,3 +312,15 @@ def test_memory_store_agrees_with_the_model() -> None:
 
 def test_sqlite_store_agrees_with_the_model() -> None:
     run_state_machine_as_test(SqliteModel, settings=settings(max_examples=25, stateful_step_count=50, **_SETTINGS))
+
+
+@pytest.mark.integration
+def test_redis_store_agrees_with_the_model(tmp_path) -> None:
+    if RedisServer.binary() is None:
+        pytest.skip("no redis-server or valkey-server on this machine: apt-get install redis-server")
+    RedisModel.server = RedisServer(tmp_path)
+    RedisModel.server.start()
+    try:
+        run_state_machine_as_test(RedisModel, settings=settings(max_examples=20, stateful_step_count=40, **_SETTINGS))
+    finally:
+        RedisModel.server.kill()
