@@ -63,8 +63,8 @@ class ShortEnqueue:
                     return None
                 msgspec.structs.force_setattr(job, "queue", queue)  # decoded just now: nobody else has it
             return self._service.enqueue_soon((job,)), _enqueued
-        except (FairwayError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-            return None  # the long way says what is wrong
+        except Exception:  # nothing was stored: the long way says what is wrong, and logs it where it is our fault
+            return None
 
 
 def _enqueued(future: asyncio.Future[Any]) -> Answer:

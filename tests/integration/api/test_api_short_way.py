@@ -298,6 +298,25 @@ async def test_what_fails_later_is_a_problem(
         assert (await peer.answer())[0] == 201
 
 
+class Broken(MemoryStore):
+    """Has a bug where jobs are taken in."""
+
+    def enqueue_soon(self, jobs: Any, batch: Any = None) -> Any:
+        raise RuntimeError("a secret at once")
+
+    async def enqueue(self, jobs: Any, batch: Any = None) -> Any:
+        raise RuntimeError("a secret inside")
+
+
+async def test_a_bug_at_once_is_logged_and_told_without_details(capsys: pytest.CaptureFixture[str]) -> None:
+    async with served(Broken()) as api, api.connect() as peer:
+        await peer.send(post())
+        status, _, body = await peer.answer()
+        assert (status, body["code"], api.long) == (500, "api.internal", 1)
+        assert "secret" not in str(body)
+        assert "a secret inside" in capsys.readouterr().err
+
+
 async def test_a_client_that_goes_away_disturbs_nobody() -> None:
     store = Slow()
     async with served(store) as api:
