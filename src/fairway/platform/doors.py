@@ -237,10 +237,13 @@ class Doors:
     async def reload_certificates(self) -> None:
         """Let every worker read the certificates again, for the connections that come from then on."""
         for worker in list(self.workers.values()):
-            try:
-                await worker.client.reload_certificates()
-            except ProxyError as error:
-                log.get("platform").error("door worker keeps its certificates", worker=worker.number, error=str(error))
+            await self._reload(worker)
+
+    async def _reload(self, worker: Worker) -> None:
+        try:
+            await worker.client.reload_certificates()
+        except ProxyError as error:
+            log.get("platform").error("door worker keeps its certificates", worker=worker.number, error=str(error))
 
     async def follow_certificates(self, ctx: Context) -> None:
         """Keep the certificates up to date until `ctx` is done; returns at once where the door serves no HTTPS."""
@@ -370,6 +373,8 @@ class Doors:
             await self._push(worker, self._table())
             self.workers[number] = worker
         self._watch(worker)
+        if self._certificates is not None:  # pairs may have been made since its process has read them
+            await self._reload(worker)
 
     async def _answering(self, worker: Worker) -> None:
         pause, until = 0.01, time.monotonic() + _START_TIMEOUT

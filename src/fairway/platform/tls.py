@@ -145,12 +145,14 @@ class Certificates:
         wanted = sorted({h for h in hosts if is_local(h)} - self._covered) if self.config.certificate is None else []
         if not wanted:
             return False
-        from fairway.proxy.devca import DevelopmentAuthority
+        from fairway.proxy.errors import CertificateError
+        from fairway.run.child import run_module
 
-        authority = DevelopmentAuthority(self._authority)
+        # In a process of its own: cryptography would cost the daemon 10 MiB for good.
         with _alone(self._authority):
-            for host in wanted:
-                authority.issue([host], self.folder)
+            failure = run_module("fairway.proxy.devca", str(self._authority), str(self.folder), *wanted)
+        if failure:
+            raise CertificateError(failure)
         self._covered.update(wanted)
         return True
 

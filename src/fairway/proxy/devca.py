@@ -8,6 +8,7 @@ named: OpenSSL and browsers take no wildcard directly under a top-level name suc
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -178,3 +179,23 @@ def _covers(path: Path, names: Sequence[str], authority: x509.Certificate) -> bo
         return False  # of an authority that was there before
     alternative = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     return set(names) <= set(alternative.get_values_for_type(x509.DNSName))
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Make certificates: ``python -m fairway.proxy.devca AUTHORITY FOLDER NAME…``, one pair a name; return the status.
+
+    Args:
+        arguments: Folder of the authority, folder of the pairs, names.
+    """
+    authority, folder, *names = arguments
+    try:
+        for name in names:
+            DevelopmentAuthority(Path(authority)).issue([name], Path(folder))
+    except CertificateError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from fairway.platform.tls import Certificates, TlsConfig, TlsError, authority_folder, is_public, retry_pause
 from fairway.proxy.devca import DevelopmentAuthority
+from fairway.proxy.errors import CertificateError
 from fairway.proxy.tls import CertificateStore
 
 
@@ -98,3 +101,25 @@ def test_a_failed_order_waits_ever_longer(failures: int, minutes: int) -> None:
 def test_the_authority_is_the_users_own() -> None:
     assert authority_folder({"HOME": "/HOME"}) == Path("/HOME/.local/share/fairway/authority")
     assert authority_folder({"HOME": "/HOME", "XDG_DATA_HOME": "/d"}) == Path("/d/fairway/authority")
+
+
+def test_certificates_are_made_elsewhere(tmp_path: Path) -> None:
+    """In the daemon itself, the library would stay in memory for good."""
+    script = """
+import sys
+from pathlib import Path
+from fairway.platform.tls import Certificates, TlsConfig
+found = Certificates(TlsConfig(authority=Path(sys.argv[1]) / "own"), Path(sys.argv[1]) / "tls")
+assert found.cover(["a.localhost", "b.localhost"])
+print("cryptography" in sys.modules, sorted(path.name for path in found.folder.iterdir()))
+"""
+    done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, check=True)
+    assert done.stdout == "False ['a.localhost.crt', 'a.localhost.key', 'b.localhost.crt', 'b.localhost.key']\n"
+
+
+def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    (tmp_path / "tls").mkdir()
+    (tmp_path / "tls" / "development").touch()
+    certificates = Certificates(TlsConfig(authority=tmp_path / "own"), tmp_path / "tls")
+    with pytest.raises(CertificateError, match="expected to write a certificate"):
+        certificates.cover(["a.localhost"])
