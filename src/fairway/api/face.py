@@ -33,7 +33,11 @@ async def api_face(daemon: DaemonServices) -> AsyncIterator[tuple[str, int]]:
         jobs=daemon.extras.get("jobs"),
         events=daemon.extras.get("events"),
         webhooks=daemon.extras.get("webhooks"),
-        metrics=measure(daemon.extras.setdefault("metrics", Metrics()), daemon.platform, daemon.health, daemon.logs),
+        metrics=measure(
+            daemon.extras.setdefault("metrics", Metrics()),
+            *(daemon.platform, daemon.health, daemon.logs),
+            events=daemon.extras.get("events"),
+        ),
         token=daemon.token,
         app_token=daemon.layout.app_token(),
     )

@@ -8,13 +8,22 @@ from typing import TYPE_CHECKING
 from fairway.telemetry.metrics import Metrics, Sample
 
 if TYPE_CHECKING:
+    from fairway.events.bus import EventBus
     from fairway.health.checker import HealthChecker
     from fairway.logs.service import LogService
     from fairway.platform.platform import Platform
 
 
-def measure(metrics: Metrics, platform: Platform, health: HealthChecker, logs: LogService) -> Metrics:
+def measure(
+    metrics: Metrics,
+    platform: Platform,
+    health: HealthChecker,
+    logs: LogService,
+    events: EventBus | None = None,
+) -> Metrics:
     """Let `metrics` ask these services at each rendering; returns it."""
+    if events is not None:
+        metrics.collect(lambda: _events(events))
     metrics.collect(lambda: _apps(platform))
     metrics.collect(lambda: _health(health))
     metrics.collect(lambda: _logs(logs))
@@ -53,3 +62,17 @@ def _logs(logs: LogService) -> Iterator[Sample]:
     yield Sample("fairway_log_bytes_total", told.bytes, {}, "Bytes by which log files have grown.", "counter")
     yield Sample("fairway_log_subscribers", told.subscribers, {}, "Readers that follow logs now.")
     yield Sample("fairway_log_dropped_lines_total", told.dropped, {}, "Lines that slow readers have lost.", "counter")
+
+
+def _events(bus: EventBus) -> Iterator[Sample]:
+    told = bus.statistics()
+    yield Sample("fairway_event_offset", told["cursor"], {}, "Newest event that was handed to subscribers.")
+    yield Sample("fairway_event_subscriptions", told["subscriptions"], {}, "Subscribers of now, replaying ones too.")
+    yield Sample(
+        "fairway_events_dropped_total", told["dropped"], {}, "Events that slow subscribers have lost.", "counter"
+    )
+    yield Sample("fairway_events_removed_total", told["removed"], {}, "Events that retention has removed.", "counter")
+    yield Sample(
+        *("fairway_event_groups_expired_total", told["expired_groups"], {}),
+        *("Consumer groups that were deleted because nobody read them.", "counter"),
+    )

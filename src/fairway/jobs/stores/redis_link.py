@@ -330,4 +330,9 @@ def refused(error: ScriptError) -> Refused:
     text = str(error)
     if "OOM" in text or "allow-oom" in text:
         return Refused(f"redis is out of memory: {text}", hint="raise maxmemory, or let the queues run empty")
+    if text.startswith(("MOVED", "CLUSTERDOWN")):
+        return Refused(
+            f"redis: {text}",
+            hint="this is a cluster of several nodes: jobs need one primary that holds all slots",
+        )
     return Refused(f"redis: {text}")
