@@ -183,7 +183,7 @@ class Chan(SendChan[T], RecvChan[T], RecvCase[T], Generic[T]):
         Raises:
             SendOnClosed: The channel is closed, or was closed during the wait.
         """
-        if self._room > 0 and len(self._buf) < self._room:
+        if len(self._buf) < self._room:
             self._buf.append(value)
             return
         recvq = self._recvq
