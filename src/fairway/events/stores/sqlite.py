@@ -214,8 +214,8 @@ class SqliteEventStore:
 
     def _claim(self, group: str, limit: int, lease: float, max_deliveries: int) -> tuple[list[Any], bool, bool]:
         now = self._clock.time()
-        pattern, cursor = self._group(group)
-        self._see(group, now)
+        pattern, cursor, seen = self._group(group)
+        self._see(group, seen, now)
         died = self._expire(group, now, max_deliveries)
         rows = list(self._db.execute(_CLAIMABLE, (group, limit)))
         newest = self._db.execute("SELECT max(offset) FROM event").get or 0
@@ -300,7 +300,7 @@ class SqliteEventStore:
             now = self._clock.time()
             sql = "UPDATE pending SET due = ? WHERE grp = ? AND offset = ?"
             self._db.execute(sql, (now + lease, group, offset))
-            self._see(group, now)
+            self._see(group, self._group(group)[2], now)
             return True
 
         return await self._writer.run(work)
@@ -390,15 +390,15 @@ class SqliteEventStore:
         self._wakeups.close()
         await self._writer.close()
 
-    def _group(self, group: str) -> tuple[str, int]:
-        row = self._db.execute("SELECT pattern, cursor FROM consumer_group WHERE name = ?", (group,)).fetchone()
+    def _group(self, group: str) -> tuple[str, int, float]:
+        row = self._db.execute("SELECT pattern, cursor, seen FROM consumer_group WHERE name = ?", (group,)).fetchone()
         if row is None:
             raise UnknownGroup(f"expected a group that was joined, got {group!r}")
-        return row[0], row[1]
+        return row[0], row[1], row[2]
 
-    def _see(self, group: str, now: float) -> None:
-        sql = "UPDATE consumer_group SET seen = ? WHERE name = ? AND seen NOT BETWEEN ? AND ?"
-        self._db.execute(sql, (now, group, now - _SEEN, now + _SEEN))
+    def _see(self, group: str, seen: float, now: float) -> None:
+        if abs(now - seen) > _SEEN:
+            self._db.execute("UPDATE consumer_group SET seen = ? WHERE name = ?", (now, group))
 
     def _holds(self, group: str, offset: int, fence: int) -> bool:
         self._group(group)
