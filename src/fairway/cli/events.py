@@ -143,7 +143,7 @@ def groups(delete: str | None, yes: bool, as_json: bool) -> None:
         click.echo("No consumer groups.", err=True)
     else:
         columns = ("name", "pattern", "cursor", "lag", "waiting", "leased", "dead")
-        rows = [[*(str(group[column]) for column in columns), _ago(group["seen"])] for group in found]
+        rows = [[*(str(group[column]) for column in columns), _ago(group.get("seen", 0.0))] for group in found]
         output.table([*(column.upper() for column in columns), "SEEN"], rows)
 
 

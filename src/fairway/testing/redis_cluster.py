@@ -28,7 +28,7 @@ class RedisCluster:
         for number in range(3 * (1 + replicas)):
             place = folder / f"node-{number}"
             place.mkdir(parents=True)
-            words = ("--cluster-enabled", "yes", "--cluster-node-timeout", "1000", *options)
+            words = ("--cluster-enabled", "yes", "--cluster-node-timeout", "3000", *options)
             self.nodes.append(RedisServer(place, "everysec", *words))
 
     @staticmethod
