@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from fairway.proxy.table import RouteState
     from fairway.proxy.upstream import UpstreamConnection
 
+# States of the two connections, whose modules import this one.
 _UP_IDLE: Final = 0
 _UP_HEAD: Final = 1
 _HEAD: Final = 0
