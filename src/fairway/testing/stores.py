@@ -433,7 +433,8 @@ class StoreConformance:
             "completed": Completed(i, 1),
         }
         assert await store.settle([outcomes[end]]) == [OK]
-        assert (await must_get(store, i)).state == ("completed" if end == "completed" else "cancelled")
+        job = await must_get(store, i)
+        assert (job.state, job.attempt) == ("completed" if end == "completed" else "cancelled", 1)
 
     async def test_retry_by_hand(self, store: Store) -> None:
         """Retry by hand."""

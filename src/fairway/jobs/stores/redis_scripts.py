@@ -260,7 +260,7 @@ local function settle(id, fence, how, first, second)
   call('ZREM', p .. 'lease', id)
   if v[3] then clear_ledger(id, key, fence, how == 'c') end
   if v[6] then free(v[6]) end
-  if how == 'r' or how == 'z' then call('HINCRBY', key, 'n', -1) end
+  if (how == 'r' or how == 'z') and not v[4] then call('HINCRBY', key, 'n', -1) end
   if how == 'c' then
     local chain = v[3] and call('HGET', key, 'th')
     finish(id, key, 'c', v[3], result)
