@@ -51,9 +51,9 @@ class Short(Interface):
     def begin(
         self, url: bytes, headers: dict[bytes, bytes], body: bytes, local: bool
     ) -> tuple[asyncio.Future[Any], Callable[[asyncio.Future[Any]], Answer]] | None:
-        """Begin a request and return its future and what makes an answer of that; None sends it the long way.
+        """Begin a request and return its future and what makes an answer of that; else it goes the long way.
 
-        None promises that nothing has been done.
+        None, and an exception, promise that nothing has been done: the long way refuses, and logs what is a bug.
 
         Args:
             url: The request target.
@@ -141,11 +141,13 @@ class Protocol(HttpToolsProtocol):
         assert self.short is not None
         body, self._body = self._body, b""
         local = self.server is not None and self.server[1] is None
-        begun = self.short.begin(self.url, headers, body, local)
+        try:
+            begun = self.short.begin(self.url, headers, body, local)
+        except Exception:  # refused, or a bug: nothing was done, and the long way says which, and logs a bug
+            self._replay(body)
+            return
         if begun is None:
-            self._go_long()
-            super().on_body(body)
-            super().on_message_complete()
+            self._replay(body)
             return
         future, answer = begun
         cycle = self._on_short_way
@@ -156,6 +158,12 @@ class Protocol(HttpToolsProtocol):
             cycle.response_complete, cycle.keep_alive = False, keep_alive
         self.cycle = cycle
         future.add_done_callback(partial(self._finish, cycle, answer))
+
+    def _replay(self, body: bytes) -> None:
+        """Send a request that was read to its end the long way."""
+        self._go_long()
+        super().on_body(body)
+        super().on_message_complete()
 
     def _finish(
         self, cycle: _ShortCycle, answer: Callable[[asyncio.Future[Any]], Answer], future: asyncio.Future[Any]

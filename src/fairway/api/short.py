@@ -55,16 +55,13 @@ class ShortEnqueue:
         if headers.get(b"content-type") != b"application/json" or len(body) > self._guard.policy.max_body:
             return None
         path = url.decode()
-        try:
-            self._guard.check(path, headers, local)
-            job = _job.decode(body)
-            if job.queue != (queue := path[11:-5]):
-                if job.queue != "default":
-                    return None
-                msgspec.structs.force_setattr(job, "queue", queue)  # decoded just now: nobody else has it
-            return self._service.enqueue_soon((job,)), _enqueued
-        except Exception:  # nothing was stored: the long way says what is wrong, and logs it where it is our fault
-            return None
+        self._guard.check(path, headers, local)
+        job = _job.decode(body)
+        if job.queue != (queue := path[11:-5]):
+            if job.queue != "default":
+                return None
+            msgspec.structs.force_setattr(job, "queue", queue)  # decoded just now: nobody else has it
+        return self._service.enqueue_soon((job,)), _enqueued
 
 
 def _enqueued(future: asyncio.Future[Any]) -> Answer:

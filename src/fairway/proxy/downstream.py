@@ -139,8 +139,8 @@ class ClientConnection(asyncio.Protocol):
         self.trusted, self.forwarded = worker.client_facts(address, self.secure)
         self.memo = worker.heads[self.trusted]
         self.transport.set_write_buffer_limits(high=WRITE_BUFFER, low=WRITE_BUFFER // 4)
-        self.deadline = worker.wheel.now + worker.options.header_timeout
         self._slot = worker.wheel.add(self)
+        self.deadline = worker.wheel.now + worker.options.header_timeout
         worker.clients.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:

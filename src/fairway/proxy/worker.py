@@ -58,7 +58,7 @@ class Worker:
     def __init__(self, options: DoorOptions, loop: asyncio.AbstractEventLoop) -> None:
         self.options = options
         self.loop = loop
-        self.wheel = Wheel(loop)
+        self.wheel = Wheel(loop, residents=1)
         self.table = CompiledTable(RouteTable())
         self.heads: tuple[Memo[RequestHead], Memo[RequestHead]] = (Memo(), Memo())
         self.answers: Memo[ResponseHead] = Memo()
