@@ -1,7 +1,8 @@
 """One job in a worker's hands: its handler is run, interrupted, and its ending named.
 
 `execute` is the way of a job through a worker: arguments decoded, handler called (on the loop, in a thread or in a
-process, inside the middleware), ending turned into an `Outcome`. It never raises for what a handler does.
+process, inside the middleware), ending turned into an `Outcome`. It never raises for what a handler does: one that
+calls `sys.exit`, or is cancelled by itself or by what it waited for, has failed like any other.
 """
 
 from __future__ import annotations
@@ -33,18 +34,24 @@ _encode = msgspec.json.encode
 class Attempt:
     """A running attempt that can be interrupted.
 
+    Args:
+        lease: The job.
+        task: Which the handler runs in, and may cancel.
+        owner: Which only the worker cancels; default is `task`.
+
     Attributes:
         lease: The job.
         reason: Why the handler is being interrupted, or an empty string.
     """
 
-    __slots__ = ("_context", "_task", "_timer", "lease", "orphan", "reason")
+    __slots__ = ("_context", "_owner", "_task", "_timer", "lease", "orphan", "reason")
 
-    def __init__(self, lease: Lease, task: asyncio.Task[Any]) -> None:
+    def __init__(self, lease: Lease, task: asyncio.Task[Any], owner: asyncio.Task[Any] | None = None) -> None:
         self.lease = lease
         self.reason = ""
         self.orphan: asyncio.Future[Any] | None = None
         self._task = task
+        self._owner = task if owner is None else owner
         self._context: JobContext | None = None
         self._timer: asyncio.TimerHandle | None = None
 
@@ -65,6 +72,11 @@ class Attempt:
     def arm(self, loop: asyncio.AbstractEventLoop, timeout_s: float) -> None:
         """Begin the attempt's time limit."""
         self._timer = loop.call_later(timeout_s, self.interrupt, TIMED_OUT)
+
+    @property
+    def abandoned(self) -> bool:
+        """Whether the worker itself is being cancelled."""
+        return self._owner.cancelling() > 0
 
     def end(self) -> None:
         """No interruption comes any more; takes back the cancellation of a handler that was interrupted."""
@@ -114,14 +126,19 @@ class Executor:
                 result = await task.call(None, lease.args)
             encoded = _NULL if result is None else Raw(_encode(result))
         except asyncio.CancelledError:
-            if not attempt.reason:
+            if attempt.reason:
+                return self._interrupted(attempt)
+            if attempt.abandoned:
                 raise
-            return self._interrupted(attempt)
+            # By the handler, or by a future that it waited for: no reason for the worker to end.
+            return Failed(lease.id, lease.fence, "the handler was cancelled, and not by its worker")
         except LeaseLost:
             return None
         except (Snooze, Discard, Retry, UnknownTask, InvalidJob) as ending:
             return _named_ending(lease, ending)
-        except Exception as error:
+        except (KeyboardInterrupt, GeneratorExit):
+            raise  # this process is to end
+        except BaseException as error:  # `sys.exit` too: one bad job must not end worker after worker
             return Failed(lease.id, lease.fence, _describe(error))
         finally:
             attempt.end()
@@ -203,7 +220,7 @@ def _named_ending(lease: Lease, ending: Exception) -> Outcome:
     return Failed(lease.id, lease.fence, str(ending), retry=not isinstance(ending, Discard))
 
 
-def _describe(error: Exception) -> str:
+def _describe(error: BaseException) -> str:
     """Return an error as one line and its traceback, innermost frames last and kept."""
     name = error.code if isinstance(error, JobError) else type(error).__name__
     frames = "".join(traceback.format_exception(error))

@@ -5,8 +5,9 @@
                                         held: id → fence ──► heartbeat thread ──renew──► store
 ```
 A batch of jobs rings for one runner, which runs one after the other as long as handlers end without suspending; when
-one suspends, as many runners are rung for as there are jobs left. A short job so costs no switch of tasks, and the
-task that a handler finds as the current one is its runner, all the time.
+one suspends, as many runners are rung for as there are jobs left. A short job so costs no switch of tasks. A task that
+a handler has left changed, by a context variable or a cancellation, is not given to the next: its runner takes a fresh
+one.
 
 The fetcher asks for what the runners can take, and for a tenth of a second's work more, measured, so that short jobs
 come in batches and long ones are not hoarded. The settler sends what has gathered while its last call was under way.
@@ -15,6 +16,7 @@ come in batches and long ones are not hoarded. The settler sends what has gather
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import os
 import random
 import secrets
@@ -144,7 +146,7 @@ class Worker:
         )
         heartbeat.start()
         fetcher = asyncio.create_task(self._fetch(heartbeat), name="fetcher")
-        runners = [asyncio.create_task(self._run_jobs(executor)) for _ in range(config.concurrency)]
+        runners = [asyncio.create_task(self._keep_running(executor)) for _ in range(config.concurrency)]
         settler = asyncio.create_task(self._settle(), name="settler")
         schedules = asyncio.create_task(self._schedule(), name="scheduler")
         grace = config.grace_s
@@ -274,17 +276,31 @@ class Worker:
 
     # Run ----------------------------------------------------------------------------------------------------------
 
-    async def _run_jobs(self, executor: Executor) -> None:
-        """One of `concurrency` runners."""
+    async def _keep_running(self, executor: Executor) -> None:
+        """One of `concurrency` runners: tasks, one after the other, until one has found the end of the jobs."""
         me = asyncio.current_task()
         assert me is not None
+        ended = False
+        while not ended:
+            task = asyncio.create_task(self._run_jobs(executor, me), context=contextvars.copy_context())
+            try:
+                ended = await task
+            except asyncio.CancelledError:
+                if me.cancelling():
+                    raise  # else by its handler, after the job's end: nobody else has this task
+
+    async def _run_jobs(self, executor: Executor, runner: asyncio.Task[None]) -> bool:
+        """Run jobs until there will be no more, True, or until a handler has left this task changed, False."""
+        me = asyncio.current_task()
+        assert me is not None
+        before = contextvars.copy_context()
         attempts, waiting, ended = self._attempts, self._waiting.items, self._ended
         while True:
             if not waiting:
                 try:
                     await self._waiting.wait()
                 except Closed:
-                    return
+                    return True
                 continue
             lease = waiting.popleft()
             if self._gone and (lease.id, lease.fence) in self._gone:
@@ -294,7 +310,7 @@ class Worker:
                 ended.items.append(Stopped(lease.id, lease.fence))
                 ended.ring()
                 continue
-            attempt = Attempt(lease, me)
+            attempt = Attempt(lease, me, runner)
             attempts[lease.id] = attempt
             try:
                 outcome = await executor.execute(attempt)
@@ -309,6 +325,8 @@ class Worker:
                     ended.ring()
             if attempt.orphan is not None:
                 await executor.bury(attempt)
+            if me.cancelling() or not _is_unchanged(before):
+                return False
 
     def _forget(self, lease: Lease) -> None:
         if self._held.get(lease.id) == lease.fence:
@@ -395,6 +413,12 @@ class Worker:
     def __repr__(self) -> str:
         state = "draining" if self._draining else "working"
         return f"<Worker {self.name} {state} [{len(self._attempts)} running, {len(self._held)} held]>"
+
+
+def _is_unchanged(before: contextvars.Context) -> bool:
+    """Say whether the context variables of this task are still what they were."""
+    now = contextvars.copy_context()
+    return len(now) == len(before) and (not before or all(now.get(name) is value for name, value in before.items()))
 
 
 async def _first_end(ctx: Context, *tasks: asyncio.Task[None]) -> None:

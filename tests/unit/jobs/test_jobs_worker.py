@@ -1,6 +1,8 @@
 """The worker: endings, interruptions, drain, a store that goes away."""
 
 import asyncio
+import contextvars
+import sys
 import threading
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -150,6 +152,63 @@ async def test_timeouts_and_cancellation_reach_the_handler() -> None:
         assert hurt == ["cancelled"], "the one that waited here was never begun"
         job = await ended(await queue.enqueue(slow))
         assert job.state == "discarded", "the runner lives on after interruptions"
+
+
+@pytest.mark.parametrize("how", ["future", "itself", "itself at the end", "exit", "thread's exit"])
+async def test_a_handler_that_ends_badly_ends_no_runner(how: str) -> None:
+    tasks = Tasks()
+
+    def leave() -> None:
+        sys.exit(3)
+
+    async def bad() -> None:
+        current = asyncio.current_task()
+        assert current is not None
+        if how == "future":
+            waited_for = asyncio.get_running_loop().create_future()
+            waited_for.cancel()
+            await waited_for
+        elif how == "exit":
+            sys.exit(3)
+        else:
+            current.cancel()
+            if how == "itself":
+                await asyncio.sleep(0)
+
+    @tasks.task
+    async def good() -> str:
+        await asyncio.sleep(0)
+        return "done"
+
+    task = tasks.task(max_attempts=1)(leave if how == "thread's exit" else bad)
+    async with working(tasks, concurrency=1) as queue:
+        job = await ended(await queue.enqueue(task))
+        assert await queue.call(good) == "done"
+    assert job.state == ("completed" if how == "itself at the end" else "discarded")
+    if job.state == "discarded":
+        assert job.error is not None
+        assert ("SystemExit: 3" if "exit" in how else "was cancelled") in job.error
+
+
+async def test_context_variables_do_not_reach_the_next_job() -> None:
+    tasks, seen = Tasks(), []
+    tenant: contextvars.ContextVar[int | None] = contextvars.ContextVar("tenant", default=None)
+
+    @tasks.task
+    async def bind(n: int) -> None:
+        seen.append(tenant.get())
+        tenant.set(n)
+        if n % 2:
+            await asyncio.sleep(0)
+
+    token = tenant.set(-1)
+    try:
+        async with working(tasks, concurrency=1) as queue:
+            for handle in [await queue.enqueue(bind, n) for n in range(4)]:
+                await ended(handle)
+    finally:
+        tenant.reset(token)
+    assert seen == [-1] * 4
 
 
 async def test_threads_hear_of_the_end_and_keep_their_slot() -> None:
