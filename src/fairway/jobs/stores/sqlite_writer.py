@@ -84,7 +84,6 @@ class Writer:
         self._parked: list[Claim] = []
         self._thread: threading.Thread | None = None
         self._connection: apsw.Connection | None = None  # the writer thread's
-        self._copied = 0  # pages that the connection had written when the log was last folded into the file
         self._closed = False
         self._stale = False  # the engine's memory has to be rebuilt
         self._retry_at = 0.0
@@ -150,10 +149,12 @@ class Writer:
     def _checkpoint(self) -> None:
         """Copy the log into the file once it is long: now that all callers know, and rather while nobody waits."""
         assert self._connection is not None
-        written = self._connection.status(apsw.SQLITE_DBSTATUS_CACHE_WRITE)[0] - self._copied
+        written = self._connection.status(apsw.SQLITE_DBSTATUS_CACHE_WRITE)[0]
         if written < WAL_PAGES or (written < 2 * WAL_PAGES and not self._operations.empty()):
             return
-        self._copied += written  # whatever comes of it: a full disk is asked again after as many pages
+        # Whatever comes of it: a full disk is asked again after as many pages. And a count that is never set back has
+        # its end at 2^31, days away where much is written.
+        self._connection.status(apsw.SQLITE_DBSTATUS_CACHE_WRITE, True)
         try:
             self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
         except apsw.Error as error:
