@@ -42,6 +42,9 @@ def configure(*, stream: TextIO | None = None, json: bool | None = None, level: 
     as_json = not target.isatty() if json is None else json
     global _asked  # noqa: PLW0603  # one configuration a process
     _asked = _Settings(target, as_json, level)
+    if "structlog" in sys.modules:  # there may be loggers already
+        with _first:
+            _apply(_load())
     _join_libraries(level)
 
 

@@ -47,6 +47,13 @@ def test_a_line_is_one_json_object() -> None:
     }
 
 
+def test_a_logger_that_was_there_before_obeys_a_new_configuration() -> None:
+    early, stream = log.get("early"), io.StringIO()
+    log.configure(stream=stream, json=True, level=logging.DEBUG)
+    early.debug("heard")
+    assert [line["msg"] for line in written(stream)] == ["heard"]
+
+
 def test_a_traceback_goes_along() -> None:
     stream = io.StringIO()
     log.configure(stream=stream)
