@@ -157,7 +157,9 @@ class Link:
         try:
             return await asyncio.shield(connecting)
         except asyncio.CancelledError:
-            if connecting.cancelled():  # by `close`, not by the caller
+            # The connecting was cancelled, by `close`; or the caller was, and perhaps the connecting with it.
+            caller = asyncio.current_task()
+            if connecting.cancelled() and (caller is None or not caller.cancelling()):
                 raise BusClosed("the event store is closed") from None
             raise
 

@@ -60,6 +60,11 @@ class Address:
         except ValueError as error:
             raise EventError(f"expected a URL such as redis://127.0.0.1:6379/0: {error}") from None
 
+    @property
+    def secure(self) -> bool:
+        """Whether it is spoken to over TLS: never over a socket, also where that leads to a node of a cluster."""
+        return any(base.__name__ == "SSLConnection" for base in self.settings.get("connection_class", object).__mro__)
+
     def at(self, host: str, port: int) -> Self:
         """Return the address of another node, greeted in the same way."""
         return replace(self, host=host, port=port, path=None)
@@ -88,7 +93,7 @@ class Address:
         return wire
 
     def _tls(self) -> Any:
-        if "connection_class" not in self.settings or self.path is not None:
+        if not self.secure:
             return None
         from redis.asyncio.connection import SSLConnection
 
