@@ -13,7 +13,8 @@ def open_store(url: str, options: StoreOptions | None = None) -> Store:
 
     Args:
         url: ``memory://``, ``sqlite:///relative.db``, ``sqlite:////absolute.db`` or ``redis://host:port/0`` (also
-            ``rediss://``, ``unix://``), or ``http://host:port`` of a Fairway daemon that keeps the store.
+            ``rediss://``, ``unix://``, ``valkey://``; several nodes of a cluster with commas between), or
+            ``http://host:port`` of a Fairway daemon that keeps the store.
         options: Bounds, or None for the defaults.
 
     Raises:
@@ -29,7 +30,7 @@ def open_store(url: str, options: StoreOptions | None = None) -> Store:
         from fairway.jobs.stores.sqlite import SqliteStore
 
         return SqliteStore.from_url(url, options)
-    if scheme in {"redis", "rediss", "unix", "redis+cluster", "rediss+cluster"}:
+    if scheme in {"redis", "rediss", "unix", "valkey", "valkeys", "redis+cluster", "rediss+cluster"}:
         from fairway.jobs.stores.redis import RedisStore
 
         return RedisStore.from_url(url, options)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from fairway.jobs.errors import InvalidJob, JobError, StoreUnavailable
+from fairway.jobs.errors import JobError, StoreUnavailable
 from fairway.jobs.job import (
     Completed,
     Failed,
@@ -28,7 +28,8 @@ from fairway.jobs.job import (
 from fairway.jobs.opening import open_store
 from fairway.jobs.store import StoreOptions
 from fairway.jobs.stores.redis import RedisStore
-from fairway.jobs.stores.redis_link import Address, Link
+from fairway.jobs.stores.redis_link import Link
+from fairway.jobs.stores.redis_wire import Address
 from fairway.testing.redis_server import RedisServer
 
 pytestmark = pytest.mark.integration
@@ -251,7 +252,7 @@ async def test_password_database_and_namespace(make_redis: MakeRedis) -> None:
 
 async def test_a_server_that_is_stopped_is_given_up(make_redis: MakeRedis) -> None:
     server = make_redis()
-    link = Link(Address(server.url), patience=0.3)
+    link = Link(Address.parse(server.url), patience=0.3)
     assert await link.command("ECHO", "there") == b"there"
     assert server.process is not None
     os.kill(server.process.pid, signal.SIGSTOP)
@@ -268,7 +269,7 @@ async def test_a_server_that_is_stopped_is_given_up(make_redis: MakeRedis) -> No
 
 async def test_a_caller_that_is_cancelled_with_its_connecting_ends_as_cancelled(make_redis: MakeRedis) -> None:
     server = make_redis()
-    link = Link(Address(server.url))
+    link = Link(Address.parse(server.url))
     assert server.process is not None
     os.kill(server.process.pid, signal.SIGSTOP)
     try:
@@ -348,9 +349,11 @@ async def test_keys_stay_in_their_slot_of_a_cluster(make_redis: MakeRedis) -> No
         while b"cluster_state:ok" not in server.command("CLUSTER", "INFO"):
             await asyncio.sleep(0.02)
     async with RedisStore(server.url) as store:
-        with pytest.raises(InvalidJob) as caught:
-            await store.enqueue([JOB, NewJob(kind="k", queue="b")])
-        assert caught.value.field == "jobs[1].queue"
+        several = [NewJob(kind="b", queue="b"), NewJob(kind="c", queue="c")]
+        ids = (await store.enqueue(several)).ids
+        leases = await store.claim(["c", "b"], 10, 30.0, "w")
+        assert [lease.id for lease in leases] == ids[::-1]
+        assert await store.settle([Completed(x.id, x.fence) for x in leases]) == [Verdict.OK] * 2
         every = NewJob(
             kind="k", unique_key="u", unique_for_s=60.0, concurrency_key="c", then=(NewJob(kind="l"),), priority=1
         )
@@ -372,5 +375,5 @@ async def test_keys_stay_in_their_slot_of_a_cluster(make_redis: MakeRedis) -> No
         assert progress is not None
         assert progress.pending == 0
         await store.maintain()
-        assert len(await store.find(JobFilter(state="completed"))) == 4
+        assert len(await store.find(JobFilter(queue="default", state="completed"))) == 4
         assert (await store.schedules())[0].last_tick == 5.0

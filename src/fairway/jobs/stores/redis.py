@@ -3,8 +3,12 @@
 The hash of a job is the truth, a sorted set a queue is the order of dispatch, a stream a queue tells who waits that
 there is news. Every step is one script (`redis_scripts`), many jobs a call. What an acknowledged job survives is what
 Redis was told to survive: with ``appendfsync always`` a power cut, with ``everysec`` the death of Redis but not the
-last one to two seconds before a power cut, and after a failover what was not replicated is gone. FLUSHALL empties the
-store, which goes on: running fences are answered LOST, and no id comes again.
+last one to two seconds before a power cut. FLUSHALL empties the store, which goes on: running fences are answered LOST,
+and no id comes again.
+
+All keys of a namespace lie in one slot of a cluster, and `redis_link` follows that slot. A primary acknowledges before
+its replicas have a step: after a failover jobs that were not replicated are gone, and steps (a claim, a completion)
+undone. Ids and fences of such steps do not come again, so that no completion of before is taken for another's.
 
 The clock is Redis's TIME for leases and due times alike, unless `StoreOptions.clock` is one of a test's own. Leases
 that ran out while Redis itself was down are not charged: at the first look after its restart they get
@@ -23,7 +27,6 @@ import msgspec
 from fairway.clock import SYSTEM_CLOCK
 from fairway.jobs import machine
 from fairway.jobs.errors import (
-    InvalidJob,
     JobConflict,
     JobError,
     JobNotFound,
@@ -31,6 +34,7 @@ from fairway.jobs.errors import (
 )
 from fairway.jobs.job import (
     Completed,
+    Durability,
     Enqueued,
     Failed,
     Job,
@@ -48,9 +52,10 @@ from fairway.jobs.stores import redis_keys as forms
 from fairway.jobs.stores import redis_queries as queries
 from fairway.jobs.stores import redis_scripts as scripts
 from fairway.jobs.stores.redis_keys import CODE_OF, join_id
-from fairway.jobs.stores.redis_link import Argument, Refused, ScriptError, pack, refused
+from fairway.jobs.stores.redis_link import leads_elsewhere, pack
 from fairway.jobs.stores.redis_news import Mark, Woken, parse_mark
 from fairway.jobs.stores.redis_views import RedisViews
+from fairway.jobs.stores.redis_wire import Argument, Refusal
 from fairway.telemetry import log
 
 _CHUNK = 1_000  # jobs that one script claims or settles
@@ -74,7 +79,8 @@ class RedisStore(RedisViews, Store):
     """See the module's text. One event loop opens it and calls it; `renew` may come from any thread.
 
     Args:
-        url: ``redis://``, ``rediss://`` or ``unix://``, as redis-py reads it.
+        url: ``redis://user:password@host:port/db``, ``rediss://…?ssl_ca_certs=FILE`` for TLS, ``unix://path``; several
+            nodes of a cluster as ``redis://host1:7001,host2:7002``.
         options: Bounds, or None for the defaults.
         namespace: First part of every key's tag; stores of different namespaces share nothing.
     """
@@ -86,13 +92,13 @@ class RedisStore(RedisViews, Store):
         """Return a store, not open, at `url`; ``?namespace=NAME`` sets its namespace.
 
         Raises:
-            JobError: It is the address of a cluster's client, which this store has none for.
+            JobError: It cannot be read.
         """
         if "+cluster://" in url:
             raise JobError(
-                f"expected a URL that starts with redis://, rediss:// or unix://, got {url!r}",
+                "expected a URL that starts with redis://, rediss:// or unix://, got one with +cluster",
                 code="jobs.store_url",
-                hint="the keys are ready for a cluster, the connection is not: name one primary that holds all slots",
+                hint="a cluster needs no other scheme: redis://HOST:PORT of any node, or several with commas between",
             )
         address, namespace = _split_namespace(url)
         return cls(address, options, namespace=namespace)
@@ -110,12 +116,12 @@ class RedisStore(RedisViews, Store):
             if sent is not None and number is not None:
                 try:
                     seq = await sent
-                except ScriptError as error:
-                    if not str(error).startswith("NOSCRIPT"):
-                        raise refused(error) from error
+                except Refusal as error:
+                    if not leads_elsewhere(error):
+                        raise self._link.refused(error) from error
                     seq = await self._run(scripts.ENQUEUE_ONE, job.queue, number, forms.body(job))
                 if seq:
-                    return Enqueued(ids=[join_id(seq, number)], durability=self.features.durability)
+                    return Enqueued(ids=[join_id(seq, number)], durability=await self._promised())
         machine.check_queues_agree(jobs, batch)
         places: dict[str, list[int]] = {}
         for n, job in enumerate(jobs):
@@ -127,8 +133,9 @@ class RedisStore(RedisViews, Store):
         packed: dict[str, list[Argument]] = {}
         for queue, positions in places.items():
             packed[queue] = [part for n in positions for part in (forms.extras(jobs[n]), forms.body(jobs[n]))]
-        answer, numbers = await self._insert(jobs, head, packed)
-        return self._enqueued(answer, numbers, places, len(jobs), batch is not None)
+        answer, numbers = await self._insert(head, packed)
+        durability = await self._promised()
+        return self._enqueued(answer, numbers, places, len(jobs), batch is not None, durability=durability)
 
     def _send_one(self, job: NewJob, number: int) -> asyncio.Future[Any] | None:
         """Send a job of defaults for a queue that is known; None says that it takes the general way."""
@@ -144,7 +151,7 @@ class RedisStore(RedisViews, Store):
         return self._link.send(b"%b$%d\r\n%b\r\n" % (head, len(body), body))
 
     async def _insert(
-        self, jobs: Sequence[NewJob], head: list[Argument], packed: dict[str, list[Argument]]
+        self, head: list[Argument], packed: dict[str, list[Argument]]
     ) -> tuple[list[int], dict[str, int]]:
         keys = [self._keys.queue(queue) for queue in packed]
         fresh: set[str] = set()
@@ -158,14 +165,7 @@ class RedisStore(RedisViews, Store):
                     fresh.add(queue)
                 numbers[queue] = number
                 args += (number, 1 if queue in fresh else 0, len(parts) // 2, *parts)
-            try:
-                answer: list[int] = await self._link.run(scripts.ENQUEUE, keys, args)
-            except Refused as error:
-                if "CROSSSLOT" not in error.message:
-                    raise
-                at = next(n for n, job in enumerate(jobs) if job.queue != jobs[0].queue)
-                message = "expected the jobs of one call in one queue: this Redis is a cluster"
-                raise InvalidJob(message, field=f"jobs[{at}].queue") from error
+            answer: list[int] = await self._link.run(scripts.ENQUEUE, keys, args)
             if answer[0] != 0:
                 return answer, numbers
             # Everything was flushed since the number was learned: the queue is a new one.
@@ -175,7 +175,14 @@ class RedisStore(RedisViews, Store):
         )
 
     def _enqueued(
-        self, answer: list[int], numbers: dict[str, int], places: dict[str, list[int]], count: int, is_batch: bool
+        self,
+        answer: list[int],
+        numbers: dict[str, int],
+        places: dict[str, list[int]],
+        count: int,
+        is_batch: bool,
+        *,
+        durability: Durability,
     ) -> Enqueued:
         ids, duplicates = [0] * count, []
         at = 0
@@ -188,7 +195,7 @@ class RedisStore(RedisViews, Store):
                 if seq < 0 and ids[n] not in duplicates:
                     duplicates.append(ids[n])
         batch = join_id(answer[at], number) if is_batch else None
-        return Enqueued(ids=ids, duplicates=duplicates, batch=batch, durability=self.features.durability)
+        return Enqueued(ids=ids, duplicates=duplicates, batch=batch, durability=durability)
 
     async def cancel(self, job_id: int) -> Job:
         """See `Store.cancel`."""

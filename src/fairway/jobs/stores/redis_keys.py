@@ -2,11 +2,11 @@
 
 An id is ``seq << 12 | number``. `seq` grows within a queue: milliseconds since 2025, or one more than the last where
 jobs come faster (41 bits, until 2094). `number` names the queue: drawn once from 1 to 4095 in the registry, so that an
-id alone leads to its queue's slot of a cluster. Because both parts start elsewhere when everything was flushed, an id
+id alone leads to its queue. Because both parts start elsewhere when everything was flushed, an id
 of before does not come again.
 
-All keys of a queue carry its tag ``{namespace:queue}``; those of the registry and the schedules ``{namespace:*}``
-(``*`` cannot be in a queue's name).
+All keys carry one tag, ``{namespace:jobs}``, and so lie in one slot of a cluster: a call may be about several queues.
+Those of a queue go on with its name and a colon (which cannot be in the name).
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ def split_id(job_id: int) -> tuple[int, int]:
 class Keys:
     """The keys outside any queue, and the first key of each queue; scripts make the others from that."""
 
-    __slots__ = ("created", "names", "namespace", "numbers", "schedules", "ticks")
+    __slots__ = ("created", "names", "namespace", "numbers", "root", "schedules", "ticks")
 
     def __init__(self, namespace: str) -> None:
         self.namespace = namespace
-        root = f"{{{namespace}:*}}:"
+        self.root = root = f"{{{namespace}:jobs}}:"
         self.names = root + "names"  # hash: queue -> number
         self.numbers = root + "numbers"  # hash: number -> queue
         self.schedules = root + "schedules"  # hash: name -> Schedule
@@ -59,11 +59,11 @@ class Keys:
 
     def queue(self, name: str) -> str:
         """Return the key of a queue's own hash; every other key of the queue begins as it does."""
-        return f"{{{self.namespace}:{name}}}:q"
+        return f"{self.root}{name}:q"
 
     def wake(self, name: str) -> str:
         """Return the key of a queue's stream of news."""
-        return f"{{{self.namespace}:{name}}}:wake"
+        return f"{self.root}{name}:wake"
 
     def __repr__(self) -> str:
         return f"<Keys {self.namespace}>"

@@ -1,9 +1,10 @@
 """What the Redis store keeps, and the Lua that its scripts share.
 
-Keys of a queue, all after its tag:
+Keys of a queue, all after the store's tag and its name:
 
 - ``q`` a hash: no (the queue's number), seq (newest), n<state> (counts), paused, rate, burst, tk, tu (token bucket),
-  kc, kf (retention), cfg (configuration as JSON), run (the server's run_id).
+  kc, kf (retention), cfg (configuration as JSON), run (the run_id of the server that last looked after
+  leases), life (of the one whose ids and fences go on), fb (below every fence of this life).
 - ``j:SEQ`` a job, a hash, the truth: b body, c created, s state, f fence, n attempt, t due, v started, e finished, w
   worker, g progress, res result, err error, k cancel requested. Where they are not the default: p priority, m max
   attempts, ck and cl concurrency, z blocked by it, uk and uf unique, ks keep, th chain, bt, bi and bc batch, pa parent,
@@ -42,6 +43,11 @@ if not wall then
 end
 local function stamp(at) return string.format('%.6f', at) end
 local NOW = stamp(wall)
+-- Which life of the server this is; empty where the user may not ask.
+local function run_id()
+  local told = redis.pcall('INFO', 'server')
+  return type(told) == 'string' and string.match(told, 'run_id:(%x+)') or ''
+end
 local p, no, seq, kc, kf, delta, awake, looked, waited
 local function enter(key)
   p = string.sub(key, 1, -2)
@@ -220,7 +226,7 @@ local function promote(limit)
 end
 -- Leases that ended while the server itself was down are not charged: they get `grace` seconds once.
 local function restarted(grace)
-  local run = string.match(call('INFO', 'server'), 'run_id:(%x+)') or ''
+  local run = run_id()
   local known = call('HGET', p .. 'q', 'run')
   if known == run then return false end
   call('HSET', p .. 'q', 'run', run)

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import enum
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from fairway.jobs.errors import StoreUnavailable
 from fairway.jobs.stores.redis_keys import Keys
-from fairway.jobs.stores.redis_link import Address, Link
+from fairway.jobs.stores.redis_link import Link
+from fairway.jobs.stores.redis_wire import Address
 from fairway.telemetry import log
 
 BLOCK_MS = 2000
@@ -50,12 +51,12 @@ class News:
     """The waiters and their listener. One event loop.
 
     Args:
-        address: Where Redis is; the listener has a connection of its own, since it blocks.
+        places: Tells where Redis is; the listener has a connection of its own, since it blocks.
         keys: The store's names.
     """
 
-    def __init__(self, address: Address, keys: Keys) -> None:
-        self._address = address
+    def __init__(self, places: Callable[[], Sequence[Address]], keys: Keys) -> None:
+        self._places = places
         self._keys = keys
         self._seen: dict[str, Mark] = {}
         self._doubted: dict[str, Mark] = {}
@@ -120,7 +121,7 @@ class News:
 
     async def _listen(self) -> None:
         """Read until cancelled; a connection that blocks is of no use to the next reader and is dropped."""
-        link = Link(self._address, patience=BLOCK_MS / 1000 + 5.0)
+        link = Link(self._places(), patience=BLOCK_MS / 1000 + 5.0)
         try:
             while True:
                 self._forget()
@@ -132,9 +133,7 @@ class News:
                 try:
                     news = await link.command("XREAD", "COUNT", 1000, "BLOCK", BLOCK_MS, "STREAMS", *streams, *marks)
                 except StoreUnavailable as error:
-                    # In a cluster one read cannot cover several queues: their waiters ask again every `_PAUSE_S`.
-                    if "CROSSSLOT" not in error.message:
-                        log.get("jobs").warning("cannot listen to redis", error=str(error), again_in_s=_PAUSE_S)
+                    log.get("jobs").warning("cannot listen to redis", error=str(error), again_in_s=_PAUSE_S)
                     await asyncio.sleep(_PAUSE_S)
                     self._wake_all(Woken.NEWS)
                     continue

@@ -131,7 +131,8 @@ local known = call('HGET', KEYS[1], 'no')
 if (not known and ARGV[4] ~= '1') or (known and ARGV[3] ~= '' and known ~= ARGV[3]) then return 0 end
 enter(KEYS[1])
 if not known then
-  call('HSET', KEYS[1], 'no', ARGV[3], 'run', string.match(call('INFO', 'server'), 'run_id:(%x+)') or '')
+  local run = run_id()
+  call('HSET', KEYS[1], 'no', ARGV[3], 'run', run, 'life', run)
 end
 if ARGV[5] ~= '' then call('HSET', KEYS[1], 'paused', ARGV[5]) end
 if ARGV[6] ~= '' then

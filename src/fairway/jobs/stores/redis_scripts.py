@@ -23,6 +23,30 @@ return 0
 """,
 )
 
+# KEYS names; ARGV wall mono prefix. What a connection does first. In another life of the server than the one that a
+# queue knows (it was started again, or a replica has taken over) the newest steps may be missing here: ids and fences
+# that were given out in them must not come again, so both go on well above.
+ADOPT = script(
+    "adopt",
+    HEAD,
+    """
+local life, moved = run_id(), 0
+if life == '' then return 0 end
+for _, name in ipairs(call('HKEYS', KEYS[1])) do
+  local q = ARGV[3] .. name .. ':q'
+  local v = call('HMGET', q, 'no', 'life', 'seq', 'fb')
+  if v[1] and v[2] ~= life then
+    local newest = math.max(tonumber(v[3] or '0'), math.floor((wall - EPOCH) * 1000))
+    call('HSET', q, 'life', life, 'seq', string.format('%.0f', newest + 1048576),
+      'fb', string.format('%.0f', tonumber(v[4] or '0') + 1000000))
+    moved = moved + 1
+  end
+end
+return moved
+""",
+    flags="allow-oom",
+)
+
 # KEYS q…; ARGV wall mono batch callback-extras callback-body, then for each queue: number create jobs (extras body)….
 # `batch` is 0 for none, 1, or 2 with a callback. Answers a seq for each job, negative for one that holds the unique
 # key, and at the end the batch's; or {0, key} where a queue is not as the caller believes.
@@ -41,7 +65,8 @@ at = 6
 local answer, batch = {}, nil
 for i = 1, #KEYS do
   if not enter(KEYS[i]) then
-    call('HSET', KEYS[i], 'no', ARGV[at], 'run', string.match(call('INFO', 'server'), 'run_id:(%x+)') or '')
+    local run = run_id()
+    call('HSET', KEYS[i], 'no', ARGV[at], 'run', run, 'life', run)
     no = tonumber(ARGV[at])
   end
   local fresh = 0
@@ -132,7 +157,7 @@ local rows, nap = {}, ''
 local function sooner(seconds)
   if seconds and (nap == '' or seconds < nap) then nap = math.max(0, seconds) end
 end
-local v = call('HMGET', KEYS[1], 'paused', 'rate', 'burst', 'tk', 'tu')
+local v = call('HMGET', KEYS[1], 'paused', 'rate', 'burst', 'tk', 'tu', 'fb')
 if v[1] ~= '1' then
   local allowed, tokens = tonumber(ARGV[3]), nil
   if v[2] then
@@ -141,13 +166,14 @@ if v[1] ~= '1' then
   end
   local popped = allowed > 0 and call('ZPOPMIN', p .. 'ready', allowed) or {}
   local ends, leases, n, bytes = string.format('%.6f', mono + tonumber(ARGV[4])), {}, 0, 0
+  local floor = tonumber(v[6] or '0')
   for i = 1, #popped, 2 do
     local id = popped[i]
     local key = p .. 'j:' .. id
     local j = bytes < 16777216 and call('HMGET', key, 'f', 'n', 'c', 'b', 'pv')
     if not j then call('ZADD', p .. 'ready', popped[i + 1], id)
     elseif j[4] then
-      local fence, attempt = tonumber(j[1] or '0') + 1, tonumber(j[2] or '0') + 1
+      local fence, attempt = math.max(tonumber(j[1] or '0'), floor) + 1, tonumber(j[2] or '0') + 1
       call('HSET', key, 's', 'r', 'f', fence, 'n', attempt, 'w', ARGV[5], 'v', NOW)
       leases[#leases + 1] = ends
       leases[#leases + 1] = id

@@ -22,9 +22,10 @@ from fairway.jobs.store import Features, StoreOptions
 from fairway.jobs.stores import redis_keys as forms
 from fairway.jobs.stores import redis_scripts as scripts
 from fairway.jobs.stores.redis_keys import Keys, split_id
-from fairway.jobs.stores.redis_link import Address, Argument, Link, Refused, Script
+from fairway.jobs.stores.redis_link import Link, Refused, Script
 from fairway.jobs.stores.redis_news import News
 from fairway.jobs.stores.redis_renewal import Renewal
+from fairway.jobs.stores.redis_wire import Address, Argument, Wire
 from fairway.telemetry import log
 
 _MAINTAIN_S = 1.0
@@ -40,8 +41,10 @@ class RedisSession:
     def __init__(self, url: str, options: StoreOptions | None = None, *, namespace: str = "fairway") -> None:
         self.options = options or StoreOptions()
         self._keys = Keys(namespace)
-        self._address = Address(url)
-        self._renewal = Renewal(url, self._keys, self._clock)
+        self._addresses = Address.parse(url)
+        self._link = Link(self._addresses)
+        self._renewal = Renewal(self._places, self._keys, self._clock)
+        self._checked: Address | None = None  # the server whose settings are known
         self._numbers: dict[str, int] = {}
         self._names: dict[int, str] = {}
         self._heads: dict[tuple[str, int], bytes] = {}  # queue and number -> how the enqueue of one job begins
@@ -55,12 +58,11 @@ class RedisSession:
         async with self._opening:
             if self._open:
                 return
-            self._link = Link(self._address)
-            self._news = News(self._address, self._keys)
+            self._link = Link(self._addresses, greeting=self._adopt)
+            self._news = News(self._places, self._keys)
             try:
-                await self._link.connect()
-                self.features = msgspec.structs.replace(self.features, durability=await self._check_server())
-                await self._learn_names()
+                await self._learn_names()  # in a cluster: at the node that has the jobs
+                await self._check_server()
             except BaseException:
                 await self._link.close()
                 raise
@@ -88,9 +90,35 @@ class RedisSession:
         if not self._open:
             raise StoreUnavailable("the redis store is not open")
 
-    async def _check_server(self) -> Durability:
-        """Refuse a server that would lose jobs by design; return what this one makes a job survive."""
-        told = await self._link.command("INFO", "server")
+    def _places(self) -> list[Address]:
+        return self._link.places()
+
+    async def _adopt(self, wire: Wire) -> None:
+        """Have ids and fences go on above those of the server's life before: nothing else goes over `wire` first."""
+        await wire.call(("EVAL", scripts.ADOPT.text, 1, self._keys.names, *self._clock(), self._keys.root))
+
+    async def _promised(self) -> Durability:
+        """Return what the server that has the jobs makes them survive; no more than is known of it."""
+        if self._checked is not self._link.address:
+            try:
+                await self._check_server()
+            except StoreUnavailable as error:  # after the jobs were stored: to raise would deny that
+                log.get("jobs").warning("cannot tell what redis keeps", error=str(error))
+                return "memory"
+        return self.features.durability
+
+    async def _check_server(self) -> None:
+        """Refuse a server that would lose jobs by design; note what this one makes a job survive."""
+        told, address = b"", self._link.address
+        try:
+            told = await self._link.command("INFO", "server")
+        except Refused as error:
+            if "NOPERM" not in error.message:
+                raise
+            log.get("jobs").warning(
+                "redis does not tell its run_id: leases that end while it is down are charged, and after a failover "
+                "fences may come again; let the user call +info"
+            )
         version = re.search(rb"redis_version:(\d+)", told)
         if version is not None and int(version[1]) < _MIN_VERSION:
             raise StoreUnavailable(
@@ -102,7 +130,10 @@ class RedisSession:
             for name in ("maxmemory-policy", "appendonly", "appendfsync"):
                 answer = await self._link.command("CONFIG", "GET", name)
                 settings.update(zip(answer[::2], answer[1::2], strict=True))
-        except Refused:
+        except Refused as error:
+            if "NOPERM" not in error.message and "unknown command" not in error.message:
+                raise
+            settings = {b"appendonly": b"no"}  # no more is promised than is known
             log.get("jobs").info("redis does not tell its configuration: maxmemory-policy has to be noeviction")
         policy = settings.get(b"maxmemory-policy", b"noeviction").decode()
         if policy != "noeviction":
@@ -110,9 +141,11 @@ class RedisSession:
                 f"redis would evict jobs: expected maxmemory-policy noeviction, got {policy}",
                 hint="CONFIG SET maxmemory-policy noeviction",
             )
+        durability: Durability = "fsync" if settings.get(b"appendfsync") == b"always" else "process"
         if settings.get(b"appendonly") == b"no":
-            return "memory"
-        return "fsync" if settings.get(b"appendfsync") == b"always" else "process"
+            durability = "memory"
+        self.features = msgspec.structs.replace(self.features, durability=durability)
+        self._checked = address
 
     def _clock(self) -> tuple[Argument, Argument]:
         """Return what the scripts take as the time: nothing, for their own, or a test's wall and monotonic."""
@@ -183,6 +216,8 @@ class RedisSession:
 
     async def _maintain(self) -> None:
         await self._learn_names()
+        if self._checked is not self._link.address:
+            await self._check_server()
         grace = self.options.restart_grace_s
 
         async def keep(queue: str) -> None:
@@ -213,4 +248,4 @@ class RedisSession:
         return {"queues": len(self._numbers), "waiting": waiting}
 
     def __repr__(self) -> str:
-        return f"<RedisStore {self._address} {self._keys.namespace} [{'open' if self._open else 'closed'}]>"
+        return f"<RedisStore {self._link.address} {self._keys.namespace} [{'open' if self._open else 'closed'}]>"

@@ -27,9 +27,9 @@ from fairway.jobs.job import (
 from fairway.jobs.stores import redis_keys as forms
 from fairway.jobs.stores import redis_queries as queries
 from fairway.jobs.stores.redis_keys import CODE_OF, STATE_OF
-from fairway.jobs.stores.redis_link import Argument
 from fairway.jobs.stores.redis_news import parse_mark
 from fairway.jobs.stores.redis_session import RedisSession
+from fairway.jobs.stores.redis_wire import Argument
 
 _LOOK_AGAIN_S = 5.0  # a wait asks again this often, whatever it hears
 _FINAL_CODES = frozenset((b"c", b"d", b"x"))
