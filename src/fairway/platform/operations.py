@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from fairway.concurrency import Chan
@@ -288,13 +289,10 @@ class Operations:
             in_use = frozenset({i.row.release for i in app.instances} | {app.row.release or "", app.row.pinned or ""})
             keep = app.spec.deploy.keep
             root = self._host.layout.root
-            from fairway.run.engine import images_of, remove_image
-
-            images = {r.id: images_of(r) for r in list_releases(root, app.name)}
+            contained = [r for r in list_releases(root, app.name) if r.in_container]
             gone = await asyncio.to_thread(prune_releases, root, app.name, keep=keep, in_use=in_use)
-            kept = {image for id_, found in images.items() if id_ not in gone for image in found}
-            for client, image in {image for id_ in gone for image in images.get(id_, ())} - kept:
-                await remove_image(client, image, environment.inherited())
+            if contained:
+                await _remove_images(contained, frozenset(gone))
         if gone:
             log.get("platform").info("old releases removed", app=app.name, releases=gone)
 
@@ -322,6 +320,16 @@ class Operations:
 
     def _tell(self, app: HostedApp, phase: Phase, message: str) -> None:
         self._host.progress.tell(app.name, phase, message)
+
+
+async def _remove_images(releases: Sequence[Release], gone: frozenset[str]) -> None:
+    """Remove the images of releases that are gone, unless one that is kept has the same."""
+    from fairway.run.engine import images_of, remove_image  # not for a start without containers
+
+    images = {release.id: images_of(release) for release in releases}
+    kept = {image for id_, found in images.items() if id_ not in gone for image in found}
+    for client, image in {image for id_ in gone for image in images.get(id_, ())} - kept:
+        await remove_image(client, image, environment.inherited())
 
 
 def _check_scale(app: AppSpec, release: Release, n: int) -> None:
