@@ -7,8 +7,11 @@ Sections, in every round, with the contenders interleaved:
   asleep and wake up, for every contender alike, which only short slices in turn cancel out.
 - process: jobs that were enqueued before, one worker process at its best setting; from the first job's start to the
   last one's, so without its enqueue and without the storing of the last results.
-- embedded: SQLite in one process: claim + complete, and end to end with the enqueue of every job and the storing of
-  its result, from the first call to the last result.
+- embedded: SQLite in one process: claim + complete, and end to end: 32 or 256 producers enqueue one by one beside a
+  worker that is there, from the first call of enqueue to the last stored result.
+- end-to-end: the peers' like: producers and worker at the same time, from the first call of enqueue to the last job's
+  run. "Producers apart" are in a process beside the worker's (one producer where the library is not async: its threads
+  would only share the interpreter's lock); PgQueuer, which can, is also run in one process and loop, as SQLite is.
 - latency: 50 jobs a second beside a worker that is there; from the call of enqueue to the handler's first line. The
   first ten jobs of each run are not counted: they pay for imports and connections.
 - http-enqueue: POST over 32 connections beside a bare handler on the same server.
@@ -18,6 +21,7 @@ And once: idle (CPU of a daemon and a worker that wait) and crowd (a store full 
 
 from __future__ import annotations
 
+import platform
 import shutil
 import statistics
 import subprocess
@@ -25,19 +29,22 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 
 import psutil
 
 from bench.harness import CACHE, Report, finish, parser
 from bench.jobs.contenders import BULLMQ, HTTP, OWN, PEERS, QUICK_PEERS, REDIS, SQLITE, WORKER, Contenders, Seat
-from bench.jobs.goals import EMPTY, ENQUEUES, WRK, add_goals, waiting
+from bench.jobs.goals import APART, EMPTY, END, ENQUEUES, MANY, WRK, add_goals, waiting
 from bench.jobs.peers import REQUIREMENTS
-from bench.jobs.run import HERE, Lab, Producer, stop
-from bench.jobs.services import postgres_server, redis_server
+from bench.jobs.run import HERE, Lab, Producer, check, stop
+from bench.jobs.services import postgres_server, redis_server, server_versions
 
-SECTIONS = ["enqueue", "process", "embedded", "latency", "http-enqueue", "idle", "crowd"]
+SECTIONS = ["enqueue", "process", "embedded", "end-to-end", "latency", "http-enqueue", "idle", "crowd"]
 SYNC = {"celery", "dramatiq", "rq", "huey"}  # their producers are threads' own: nothing to await 32 of
+SLOWEST = {"celery", "rq", "arq", "saq", "procrastinate"}
 Parts = dict[str, tuple[str, Callable[[str], None]]]
 UNCOUNTED = 10  # jobs at the beginning of a run at 50 a second
 
@@ -49,11 +56,13 @@ class Sizes:
         self.rounds = 1 if quick else 3
         self.slices = 7 if quick else 9
         self.slow = 2_000 if quick else 5_000  # a peer's worker
+        self.slowest = 2_000  # and of those that run less than 2,000 a second
+        self.both = 2_000  # a peer's producers and worker at the same time
         # PgQueuer takes 1,000 at a time, and is slower the more wait: this is where it is at its best.
         self.batches = 20_000
         self.fast = 20_000 if quick else 60_000  # Fairway's
         self.latency = 200
-        self.warm_s = 1.0 if quick else 3.0
+        self.warm_s = 1.0 if quick else 2.0
         self.crowd = 50_000 if quick else 1_000_000
         self.wrk_s = 2 if quick else 5
         self.idle_s = 3 if quick else 20
@@ -62,6 +71,8 @@ class Sizes:
         """Return how many jobs a contender's worker gets."""
         if name == "pgqueuer":
             return self.batches
+        if name in SLOWEST:
+            return self.slowest
         return self.slow if name in PEERS else self.fast
 
 
@@ -167,14 +178,43 @@ class Bench:
         finally:
             stop(worker)
 
+    def end_to_end(self, name: str) -> None:
+        """Producers and a worker at the same time."""
+        if name == "pgqueuer":
+            for role, metric in {"inside": END, "inside-256": END + MANY}.items():
+                jobs = self.sizes.both
+                with self.contenders.seat(name) as seat:
+                    argv = _with([role if word == "work" else word for word in seat.worker], jobs)
+                    told = self.lab.finish(argv, jobs, out=self.lab.path("inside.json"))
+                self.add(name, metric, "jobs/s", check(told, jobs)["rate"])
+        self._apart(name, "fill" if name in SYNC else "many", APART)
+        if name == "pgqueuer":
+            self._apart(name, "many-256", APART + MANY)
+
+    def _apart(self, name: str, what: str, metric: str) -> None:
+        jobs = min(self.sizes.both, self.sizes.jobs(name)) if name in PEERS else self.sizes.fast // 3
+        self.contenders.flush()
+        out = self.lab.path("both.json")
+        with self.contenders.seat(name) as seat:
+            worker = self.lab.start(_with(seat.worker, jobs, out), out, jobs, seat.worker_cwd)
+            try:
+                with self.lab.producer(seat.producer) as producer:
+                    time.sleep(self.sizes.warm_s)
+                    begin = time.time()
+                    producer.ask(what, jobs)
+                    ended: float = self.lab.wait_for(out, jobs, worker)["ended"]
+            finally:
+                stop(worker)
+        self.add(name, metric, "jobs/s", jobs / (ended - begin))
+
     # Sections of Fairway alone ------------------------------------------------------------------------------------
 
     def embedded(self, name: str) -> None:
         """SQLite in one process, every acknowledgement after its commit with synchronous=FULL."""
         roles = {
             "claim": "claim + complete",
-            "end-to-end": "end to end",
-            "end-to-end-many": "end to end, 256 producers",
+            "end-to-end": END,
+            "end-to-end-many": END + MANY,
         }
         for role, metric in roles.items():
             url = f"sqlite:///{self.lab.path(f'{role}.db')}"
@@ -233,6 +273,9 @@ class Bench:
                 if "process" in self.sections and name != SQLITE:
                     self.attempt("process", name, self.process)
             for name in self.names:
+                if "end-to-end" in self.sections and name != SQLITE:
+                    self.attempt("end-to-end", name, self.end_to_end)
+            for name in self.names:
                 if "latency" in self.sections:
                     self.attempt("latency", name, self.latency)
             self._own(own)
@@ -278,6 +321,19 @@ def _chosen(only: str, quick: bool) -> tuple[list[str], list[str]]:
     return sections, [name for name in everyone if name in asked] or some
 
 
+def _versions(servers: dict[str, str]) -> dict[str, str]:
+    """Return who was measured, over what; of a peer on Redis also what parses its replies."""
+    used = {"fairway": "fairway", "apsw": "apsw", "redis-py": "redis", "hiredis": "hiredis", "uvloop": "uvloop"}
+    versions = {"python": platform.python_version(), **servers}
+    versions |= {name: metadata.version(package) for name, package in used.items() if find_spec(package)}
+    for name, requirements in REQUIREMENTS.items():
+        peer = requirements[0].partition("==")[2]
+        replies = any("hiredis" in words for words in requirements)
+        versions[name] = f"{peer} with hiredis" if replies else peer
+    versions["bullmq"] = f"{BULLMQ} with ioredis"
+    return versions
+
+
 def main() -> int:
     """Run everything and report."""
     options = parser(__doc__ or "")
@@ -298,9 +354,7 @@ def main() -> int:
         if missing:
             bench.report.note(missing)
         bench.all()
-    for name, requirements in REQUIREMENTS.items():
-        bench.report.versions[name] = requirements[0].partition("==")[2]
-    bench.report.versions["bullmq"] = BULLMQ
+    bench.report.versions.update(_versions(server_versions()))
     shutil.rmtree(folder, ignore_errors=True)
     return finish(bench.report, args)
 

@@ -19,7 +19,7 @@ async function main() {
       if (count === 0) first = now();
       count += 1; total += job.data.n;
       if (job.data.text[0] === "@") lags.push(at - Number(job.data.text.slice(1, 21)));
-      if (count === n) write({ count, total, seconds: now() - first, lags });
+      if (count === n) write({ count, total, seconds: now() - first, lags, ended: epoch() });
     }, options);
     return;
   }

@@ -7,6 +7,8 @@ from bench.jobs.contenders import HTTP, ON_REDIS, PEERS, REDIS, SQLITE
 from bench.jobs.peers import REQUIREMENTS
 
 ENQUEUES = ("enqueue one by one", "enqueue, 32 producers")
+END, APART = "end to end", "end to end, producers apart"
+MANY = ", 256 producers"
 WRK = "HTTP enqueue, 32 connections"
 EMPTY = "claim + complete, empty"
 Values = dict[tuple[str, str], float]
@@ -35,16 +37,28 @@ def add_goals(report: Report, values: Values, crowd: int) -> None:
     python = [*REQUIREMENTS]
     on_redis = best(("process",), ON_REDIS)
     pgqueuer = values.get(("pgqueuer", "process"))
-    ratio("sqlite enqueue, 32 producers / best Python queue", (SQLITE, ENQUEUES[1]), best(ENQUEUES, python), 5)
+    ratio(
+        "sqlite enqueue, 32 producers / best Python queue enqueue, 1 or 32 producers",
+        (SQLITE, ENQUEUES[1]),
+        best(ENQUEUES, python),
+        5,
+    )
     ratio("sqlite claim + complete / PgQueuer process", (SQLITE, "claim + complete"), pgqueuer, 3)
-    for metric in ("end to end", "end to end, 256 producers"):
-        ratio(f"sqlite {metric} / PgQueuer process", (SQLITE, metric), pgqueuer, 2)
-    ratio("sqlite end to end / best Python queue on Redis", (SQLITE, "end to end"), on_redis, 5)
-    ratio("http worker / best Python queue on Redis", (HTTP, "process"), on_redis, 2)
+    for many in ("", MANY):
+        # Wherever its producers are better off: in its worker's process or in one of their own.
+        other = best((END + many, APART + many), ["pgqueuer"])
+        ratio(f"sqlite end to end{many} / PgQueuer end to end{many}", (SQLITE, END + many), other, 2)
+        harder = f"harder than asked: sqlite end to end{many} / PgQueuer process, of a backlog"
+        ratio(harder, (SQLITE, END + many), pgqueuer, 2)
+    apart = best((APART,), ON_REDIS)
+    ratio("sqlite end to end / best Python queue on Redis end to end", (SQLITE, END), apart, 5)
+    harder = "harder than asked: sqlite end to end / best Python queue on Redis process, of a backlog"
+    ratio(harder, (SQLITE, END), on_redis, 5)
+    ratio("http worker process / best Python queue on Redis process", (HTTP, "process"), on_redis, 2)
     one = best(ENQUEUES[:1], ON_REDIS)
-    ratio("redis enqueue one by one / best Python on Redis", (REDIS, ENQUEUES[0]), one, 1.2)
-    ratio("redis process / best Python queue on Redis", (REDIS, "process"), on_redis, 3)
-    ratio("redis process / BullMQ", (REDIS, "process"), values.get(("bullmq", "process")), 1)
+    ratio("redis enqueue one by one / best Python queue on Redis one by one", (REDIS, ENQUEUES[0]), one, 1.2)
+    ratio("redis process / best Python queue on Redis process", (REDIS, "process"), on_redis, 3)
+    ratio("redis process / BullMQ process", (REDIS, "process"), values.get(("bullmq", "process")), 1)
     for quantile in ("p50", "p99"):
         metric = f"latency {quantile}"
         least = best((metric,), PEERS, least=True)

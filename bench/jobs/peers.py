@@ -2,6 +2,8 @@
 
     python peers.py NAME produce 0 OUT URL     a producer that does what its standard input says, see `commands`
     python peers.py NAME work N OUT URL        one worker process at its best setting, until N jobs have run
+    python peers.py NAME inside N OUT URL      32 producers and a worker in one process and loop, for a peer that can
+    python peers.py NAME inside-256 N OUT URL  the same with 256
     python peers.py NAME prepare 0 OUT URL     makes its tables, for a peer that has some
 
 Each job is a no-op with an integer and a string of 100 bytes. `Meter` counts and sums the integers: the correctness
@@ -55,7 +57,8 @@ class Meter:
             self.lags.append(time.time() - float(text[1:21]))
         if self.count == self.expected:
             elapsed = time.perf_counter() - self.first
-            write({"count": self.count, "total": self.total, "seconds": elapsed, "lags": self.lags})
+            result = {"count": self.count, "total": self.total, "seconds": elapsed, "lags": self.lags}
+            write({**result, "ended": time.time()})
 
 
 def write(result: dict[str, Any]) -> None:
@@ -64,6 +67,12 @@ def write(result: dict[str, Any]) -> None:
     part = path.with_suffix(".part")
     part.write_text(json.dumps(result))
     part.rename(path)
+
+
+def read_back() -> dict[str, Any]:
+    """Return what `write` left."""
+    result: dict[str, Any] = json.loads(Path(os.environ["BENCH_OUT"]).read_text())
+    return result
 
 
 meter = Meter()
@@ -78,10 +87,10 @@ Enqueue = Callable[[int, str], Any]
 
 
 def commands() -> Iterator[tuple[str, int]]:
-    """Yield what the benchmark asks for, line by line: ``one N``, ``many N``, ``pace N`` or ``fill N``.
+    """Yield what the benchmark asks for, line by line: ``one N``, ``many N``, ``many-256 N``, ``pace N`` or ``fill N``.
 
-    N jobs one after another; from 32 producers at once (where it is async); 50 a second, each with the time of its
-    enqueue; as fast as can be. Jobs are numbered from 0. Every enqueue is acknowledged before its producer goes on.
+    N jobs one after another; from 32 or 256 producers at once (where it is async); 50 a second, each with the time of
+    its enqueue; as fast as can be. Jobs are numbered from 0. Every enqueue is acknowledged before its producer goes on.
     """
     for line in sys.stdin:
         what, _, count = line.partition(" ")
@@ -114,8 +123,8 @@ async def produce_async(
         begin = time.perf_counter()
         if what == "fill" and fill is not None:
             await fill(n)
-        elif what in {"many", "fill"}:
-            await _produce_many(enqueue, n)
+        elif what in {"many", "many-256", "fill"}:
+            await _produce_many(enqueue, n, 256 if what == "many-256" else 32)
         else:
             for i in range(n):
                 if what == "pace":
@@ -309,33 +318,54 @@ def pgqueuer(role: str, url: str) -> None:
     from pgqueuer.db import AsyncpgDriver, AsyncpgPoolDriver
     from pgqueuer.queries import Queries
 
+    async def work() -> None:
+        worker = PgQueuer(AsyncpgDriver(await asyncpg.connect(url)))
+
+        @worker.entrypoint("noop")
+        async def noop(job: Any) -> None:
+            n, text = json.loads(job.payload)
+            meter(n, text)
+
+        await worker.run(batch_size=1_000)
+
     async def main() -> None:
         if role == "prepare":
             await Queries(AsyncpgDriver(await asyncpg.connect(url))).install()
-        elif role == "work":
-            worker = PgQueuer(AsyncpgDriver(await asyncpg.connect(url)))
+            return
+        if role == "work":
+            await work()
+            return
+        # Of 3, 5, 8, 16 and 32 connections 8 are the best on two cores, end to end.
+        pool = await asyncpg.create_pool(url, min_size=4, max_size=8)
+        queries = Queries(AsyncpgPoolDriver(pool))
 
-            @worker.entrypoint("noop")
-            async def noop(job: Any) -> None:
-                n, text = json.loads(job.payload)
-                meter(n, text)
+        async def enqueue(n: int, text: str) -> None:
+            await queries.enqueue("noop", json.dumps([n, text]).encode())
 
-            await worker.run(batch_size=1_000)
-        else:
-            pool = await asyncpg.create_pool(url, min_size=4, max_size=32)
-            queries = Queries(AsyncpgPoolDriver(pool))
+        async def fill(n: int) -> None:
+            for start in range(0, n, 1_000):
+                payloads: list[bytes | None] = [json.dumps([i, TEXT]).encode() for i in range(start, start + 1_000)]
+                await queries.enqueue(["noop"] * 1_000, payloads, [0] * 1_000)
 
-            async def enqueue(n: int, text: str) -> None:
-                await queries.enqueue("noop", json.dumps([n, text]).encode())
-
-            async def fill(n: int) -> None:
-                for start in range(0, n, 1_000):
-                    payloads: list[bytes | None] = [json.dumps([i, TEXT]).encode() for i in range(start, start + 1_000)]
-                    await queries.enqueue(["noop"] * 1_000, payloads, [0] * 1_000)
-
+        if role == "produce":
             await produce_async(enqueue, fill)
+        else:
+            await _inside(enqueue, work, 256 if role == "inside-256" else 32)
 
     uvloop.run(main())
+
+
+async def _inside(enqueue: Enqueue, work: Callable[[], Awaitable[None]], producers: int) -> None:
+    """Enqueue one by one and work in one loop; the clock runs from the first enqueue to the last job's run."""
+    worker = asyncio.ensure_future(work())
+    await asyncio.sleep(1.0)  # connected, and waiting for jobs
+    begin = time.time()
+    await _produce_many(enqueue, meter.expected, producers)
+    while meter.count < meter.expected:
+        await asyncio.sleep(0.002)
+    result = read_back()
+    write({**result, "rate": meter.expected / (result["ended"] - begin)})
+    worker.cancel()
 
 
 PEERS = {peer.__name__: peer for peer in (celery, dramatiq, rq, arq, taskiq, huey, saq, procrastinate, pgqueuer)}

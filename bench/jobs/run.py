@@ -119,10 +119,7 @@ class Lab:
             if time.monotonic() > deadline:
                 raise RuntimeError(f"the worker did not run {jobs} jobs in {timeout:g} s; {self.tail()}")
             time.sleep(0.05)
-        result = read(out)
-        if result["count"] != jobs or result["total"] != jobs * (jobs - 1) // 2:
-            raise RuntimeError(f"expected {jobs} jobs with the sum of their numbers, got {result['count']}")
-        return result
+        return check(read(out), jobs)
 
     def tail(self) -> str:
         """Return the last lines of the log."""
@@ -169,6 +166,13 @@ def read(path: Path) -> dict[str, Any]:
     """Return a result."""
     value: dict[str, Any] = json.loads(path.read_text())
     return value
+
+
+def check(result: dict[str, Any], jobs: int) -> dict[str, Any]:
+    """Return a meter's result. Raises `RuntimeError` unless every job ran once."""
+    if result["count"] != jobs or result["total"] != jobs * (jobs - 1) // 2:
+        raise RuntimeError(f"expected {jobs} jobs with the sum of their numbers, got {result['count']}")
+    return result
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:

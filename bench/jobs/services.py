@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import re
 import shutil
 import socket
 import subprocess
@@ -11,6 +12,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+import apsw
+
+from bench.harness import run
 
 
 def free_port() -> int:
@@ -24,7 +29,7 @@ def free_port() -> int:
 @contextmanager
 def redis_server(folder: Path) -> Iterator[str]:
     """Run a Redis with an append-only file synced every second, as all of the peers get it; yield its URL."""
-    binary = shutil.which("redis-server") or shutil.which("valkey-server")
+    binary = _redis()
     if binary is None:
         raise RuntimeError("expected redis-server or valkey-server on PATH")
     folder.mkdir(parents=True, exist_ok=True)
@@ -43,8 +48,8 @@ def redis_server(folder: Path) -> Iterator[str]:
 @contextmanager
 def postgres_server(folder: Path) -> Iterator[str]:
     """Run a PostgreSQL with its own settings except for the port; as another user where this one is root."""
-    tools = Path(shutil.which("initdb") or next(iter(sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))), "x"))
-    if not tools.exists():
+    tools = _initdb()
+    if tools is None:
         raise RuntimeError("expected initdb and postgres on PATH")
     user = _other_user() if os.getuid() == 0 else None
     if user is not None:
@@ -73,6 +78,27 @@ def postgres_server(folder: Path) -> Iterator[str]:
         process.terminate()
         process.wait()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def server_versions() -> dict[str, str]:
+    """Return the versions of the Redis, the PostgreSQL and the SQLite that are measured, without those not there."""
+    programs = {"redis": _redis(), "postgres": tools.with_name("postgres") if (tools := _initdb()) else None}
+    versions = {"sqlite": apsw.sqlite_lib_version()}
+    for name, program in programs.items():
+        if program is not None:
+            told = run([str(program), "--version"])
+            found = re.search(r"\d+(\.\d+)+", told)
+            versions[f"{name} server"] = found[0] if found else told.strip()
+    return versions
+
+
+def _redis() -> str | None:
+    return shutil.which("redis-server") or shutil.which("valkey-server")
+
+
+def _initdb() -> Path | None:
+    found = shutil.which("initdb") or next(iter(sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))), None)
+    return None if found is None else Path(found)
 
 
 def _other_user() -> pwd.struct_passwd:
