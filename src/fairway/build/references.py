@@ -15,14 +15,13 @@ from fairway.build import tree
 
 _MAX = 20
 _FILES = ("go.mod", "package.json", "requirements.txt", "pyproject.toml")
+# Texts, compiled (and kept by `re`) on first use: a start without a build needs none of them.
 _PATTERNS = (
-    re.compile(r"=>[ \t]{1,20}\"?(\.\./[^\s\"]{1,500})"),  # go.mod: replace module => ../module
-    re.compile(r"\"(?:file|link|portal):(\.\./[^\"]{1,500})\""),  # package.json
-    re.compile(
-        r"^[ \t]{0,20}(?:-e[ \t]{1,20}|--editable[= \t]{1,20})?(?:file:)?(\.\./[^\s\[;#]{1,500})", re.MULTILINE
-    ),  # requirements.txt
-    re.compile(r"\bpath\s{0,20}=\s{0,20}[\"'](\.\./[^\"']{1,500})[\"']"),  # pyproject.toml: Poetry and uv
-    re.compile(r"<ProjectReference\s{1,20}Include=\"(\.\.[\\/][^\"]{1,500})\""),  # *.csproj
+    r"=>[ \t]{1,20}\"?(\.\./[^\s\"]{1,500})",  # go.mod: replace module => ../module
+    r"\"(?:file|link|portal):(\.\./[^\"]{1,500})\"",  # package.json
+    r"(?m)^[ \t]{0,20}(?:-e[ \t]{1,20}|--editable[= \t]{1,20})?(?:file:)?(\.\./[^\s\[;#]{1,500})",  # requirements.txt
+    r"\bpath\s{0,20}=\s{0,20}[\"'](\.\./[^\"']{1,500})[\"']",  # pyproject.toml: Poetry and uv
+    r"<ProjectReference\s{1,20}Include=\"(\.\.[\\/][^\"]{1,500})\"",  # *.csproj
 )
 _MARKS = ("go.mod", "package.json", "pyproject.toml", "setup.py", "setup.cfg")
 
@@ -37,7 +36,7 @@ def find_references(source: Path) -> tuple[Path, ...]:
         folder = pending.pop()
         for text in _texts(folder):
             for pattern in _PATTERNS:
-                for written in pattern.findall(text):
+                for written in re.findall(pattern, text):
                     target = _project_folder(folder, written)
                     inside = target is not None and target.is_relative_to(root) and not target.is_relative_to(source)
                     if target is not None and inside and target not in found:
