@@ -66,6 +66,7 @@ class Exchange:
         over: The exchange has ended.
         express: A whole plain answer may be given by `express.deliver`.
         attempts: Targets and connections tried.
+        hold_timer: Ends the wait for a table, while there is one.
     """
 
     over = False
@@ -93,6 +94,7 @@ class Exchange:
     _pending_end: bytes | None = None
     _body_sent = False
     attempts = 0
+    hold_timer: asyncio.TimerHandle | None = None
     _patient_until = 0.0
     _tried: TargetState | None = None
     _interim = 0
@@ -673,8 +675,12 @@ class Exchange:
     def settle(self) -> None:
         """Close the books: counters, log, links. Exactly once an exchange."""
         self.over = True
+        if self._pending is not None:
+            self._pending = None  # a client that left may be remembered for a while, its body need not be
         if self._continue_timer is not None:
             self._stop_continue()
+        if self.hold_timer is not None:
+            self.worker.end_hold(self)
         if self.request_pipe is not None:
             self.request_pipe.cancel()
         if self.response_pipe is not None:

@@ -247,15 +247,24 @@ class Worker:
             return
         held.append(exchange)
         route.held = len(held)
-        self.loop.call_later(route.spec.hold_timeout if timeout is None else timeout, self._hold_expired, exchange)
+        wait = route.spec.hold_timeout if timeout is None else timeout
+        exchange.hold_timer = self.loop.call_later(wait, self._hold_expired, exchange)
 
     def _hold_expired(self, exchange: Exchange) -> None:
         route = exchange.route
+        said = route.spec.notice if route is not None else ""
+        exchange.refuse(503, said or "The service did not come back in time.", b"Retry-After: 1\r\n")
+
+    def end_hold(self, exchange: Exchange) -> None:
+        """Forget that an exchange waits: it goes on, or has ended."""
+        timer, exchange.hold_timer = exchange.hold_timer, None
+        if timer is not None:
+            timer.cancel()
+        route = exchange.route
         held = self._held.get(route.name) if route is not None else None
-        if held is not None and exchange in held:
+        if route is not None and held is not None and exchange in held:
             held.remove(exchange)
-            said = route.spec.notice if route is not None else ""
-            exchange.refuse(503, said or "The service did not come back in time.", b"Retry-After: 1\r\n")
+            route.held = len(held)
 
     def _release_held(self) -> None:
         waiting, self._held = self._held, {}
@@ -276,6 +285,7 @@ class Worker:
                 else:
                     if before is not route and before is not None:
                         exchange.route = route
+                    self.end_hold(exchange)
                     exchange.proceed()
             if route is not None:
                 route.held = len(self._held.get(name, ()))
