@@ -38,6 +38,19 @@ def _set(future: asyncio.Future[Any], value: Any) -> None:
         future.set_result(value)
 
 
+def _cancel(task: asyncio.Task[Any]) -> None:
+    """Cancel a task from any thread; one whose loop is closed never runs again."""
+    loop = task.get_loop()
+    if loop is asyncio._get_running_loop():
+        task.cancel()
+    elif not loop.is_closed():
+        try:
+            loop.call_soon_threadsafe(task.cancel)
+        except RuntimeError:
+            if not loop.is_closed():
+                raise
+
+
 class Flight(Generic[T]):
     """One run of `fn`; `start` it once, `join` it from anywhere, also from another loop.
 
@@ -108,7 +121,7 @@ class Flight(Generic[T]):
                 self._waiters.pop(future, None)
                 forsaken = self._abandon and not self.finished and not self._waiters
             if forsaken and self._task is not None:
-                self._task.cancel()
+                _cancel(self._task)
 
     async def _drive(self, result: Awaitable[T]) -> None:
         try:

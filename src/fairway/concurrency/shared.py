@@ -344,6 +344,8 @@ class SharedChan(SendChan[T], RecvChan[T], RecvCase[T], Generic[T]):
             return True
         if self._senders.items:
             self.refill_locked()
+            if self._senders.items:  # room that a receive without the lock makes from here on is theirs
+                return NOT_READY
         if len(self._buf) < self._cap:
             self._buf.append(value)
             return True
@@ -388,7 +390,11 @@ class SharedChan(SendChan[T], RecvChan[T], RecvCase[T], Generic[T]):
             self._receivers.add(waiter)
 
     def _park(self, is_send: bool, value: Any = None) -> tuple[TaskWaiter, Any, int]:
-        loop, task, n = enter()
+        try:
+            loop, task, n = enter()
+        except BaseException:  # a cancel that was still due: those whom this operation has served are told all the same
+            ring_doorbells()
+            raise
         waiter = TaskWaiter(Future(loop=loop), mailbox_of(loop))
         self.enqueue_locked(waiter, is_send, value)
         return waiter, task, n

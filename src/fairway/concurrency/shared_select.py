@@ -97,24 +97,26 @@ def _expire(waiter: TaskWaiter) -> None:
 
 async def select_shared(cases: Sequence[Case[Any]], default: bool, timeout: float | None) -> Selected:
     """Do what `select` does, with at least one `SharedChan` among `cases`."""
-    with _locked(cases):
-        for case in cases:
-            if not isinstance(case, (SendCase, RecvCase)):
-                raise WrongArgument(f"expected a case made by on_recv() or on_send(value), got: {case!r}")
-        result = _poll(cases)
-        if result is NOT_READY and not default and timeout != 0:
-            loop, task, n = enter()
-            waiter = TaskWaiter(Future(loop=loop), mailbox_of(loop))
-            live = [(i, case) for i, case in enumerate(cases) if channel_of(case) is not nil]
-            for _, case in live:
-                chan = channel_of(case)
-                if not chan.is_shared and chan._home.loop is not loop:
-                    chan._bind(loop)
-            start = int(random() * len(live))  # noqa: S311  # a channel may stand in several cases: fairness
-            live = live[start:] + live[:start]
-            placed = [_place(case, SharedEntry(waiter, i, isinstance(case, SendCase))) for i, case in live]
-    if doorbells:
-        ring_doorbells()
+    try:
+        with _locked(cases):
+            for case in cases:
+                if not isinstance(case, (SendCase, RecvCase)):
+                    raise WrongArgument(f"expected a case made by on_recv() or on_send(value), got: {case!r}")
+            result = _poll(cases)
+            if result is NOT_READY and not default and timeout != 0:
+                loop, task, n = enter()
+                waiter = TaskWaiter(Future(loop=loop), mailbox_of(loop))
+                live = [(i, case) for i, case in enumerate(cases) if channel_of(case) is not nil]
+                for _, case in live:
+                    chan = channel_of(case)
+                    if not chan.is_shared and chan._home.loop is not loop:
+                        chan._bind(loop)
+                start = int(random() * len(live))  # noqa: S311  # a channel may stand in several cases: fairness
+                live = live[start:] + live[:start]
+                placed = [_place(case, SharedEntry(waiter, i, isinstance(case, SendCase))) for i, case in live]
+    finally:  # also where a cancel was still due: those whom this select has served are told all the same
+        if doorbells:
+            ring_doorbells()
     if result is NOT_READY:
         if default or timeout == 0:
             return DEFAULT

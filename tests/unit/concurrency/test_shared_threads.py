@@ -445,6 +445,64 @@ def test_nobody_overtakes_a_sender_while_its_value_waits_for_the_refill() -> Non
     assert ch.try_recv() == (2, True)
 
 
+def test_nobody_overtakes_a_sender_when_a_receive_makes_room_after_the_look_for_it(monkeypatch: Any) -> None:
+    ch, refill = SharedChan[int](1), SharedChan.refill_locked
+    ch.send_sync(1)
+    waiter = ThreadWaiter()
+    with ch.lock:
+        ch.enqueue_locked(waiter, True, 2)
+
+    def and_a_receive(channel: SharedChan[int]) -> None:
+        refill(channel)
+        channel._buf.popleft()  # what a receive of another thread does in between
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SharedChan, "refill_locked", and_a_receive)
+        assert not ch.try_send(3)
+    ch._refill()
+    assert ch.try_recv() == (2, True)
+    assert ch.try_recv() is None
+
+
+@pytest.mark.parametrize("with_select", [False, True])
+def test_a_receiver_is_told_although_its_sender_sees_a_late_cancel(with_select: bool) -> None:
+    ch, told, threads = SharedChan[int](1 if with_select else 0), threading.Event(), Threads()
+
+    async def receiver() -> None:
+        assert await ch.recv() == 1
+        told.set()
+
+    async def blocked_sender() -> None:
+        await ch.send(1)
+        told.set()
+
+    async def sender() -> None:
+        late = SharedChan[int](0)
+
+        async def send() -> None:
+            await late.recv()
+            if with_select:
+                ch._buf.popleft()  # a receive of another thread, which has yet to look for senders
+                await select(ch.on_send(2), late.on_recv())
+            else:
+                await ch.send_many([1, 2])
+
+        task = asyncio.ensure_future(send())
+        await asyncio.sleep(0)
+        assert late.try_send(0)
+        task.cancel()  # comes late, over a receive that has happened: it is due at the task's next wait
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    if with_select:
+        ch.send_sync(0)
+    threads.start(asyncio.run, blocked_sender() if with_select else receiver())
+    blocked(ch, int(with_select), int(not with_select))
+    asyncio.run(sender())
+    assert told.wait(LIMIT / 10)
+    threads.join()
+
+
 async def test_loops_are_notified_without_the_lock(monkeypatch: pytest.MonkeyPatch) -> None:
     ch, loop, threads = SharedChan[int](0), asyncio.get_running_loop(), Threads()
     notify, held = loop.call_soon_threadsafe, list[bool]()

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from fairway.concurrency import Chan, Deadlock, NegativeWaitGroup, Once, WaitGroup, WrongArgument, once_func, once_value
+from fairway.concurrency.flight import Flight
 from fairway.testing.loop import elapse, virtual_time
 
 
@@ -410,3 +411,33 @@ async def test_once_counts_as_done_after_whatever_was_raised() -> None:
     with pytest.raises(Bye):
         await once.do(leave)
     await once.do(leave)
+
+
+def test_a_run_that_the_last_one_forsakes_on_another_loop_is_cancelled_at_once() -> None:
+    flight, began, cancelled = Flight[None](abandon=True), threading.Event(), threading.Event()
+
+    async def run() -> None:
+        began.set()
+        try:
+            await asyncio.get_running_loop().create_future()
+        finally:
+            cancelled.set()
+
+    async def first_loop() -> None:
+        flight.start(run)
+        assert flight._task is not None
+        await asyncio.wait((flight._task,), timeout=10)
+
+    async def second_loop() -> None:
+        waiter = asyncio.ensure_future(flight.join())
+        while not flight.waiting:
+            await asyncio.sleep(0)
+        waiter.cancel()
+        await asyncio.wait((waiter,))
+
+    thread = threading.Thread(target=asyncio.run, args=(first_loop(),))
+    thread.start()
+    assert began.wait(10)
+    asyncio.run(second_loop())
+    assert cancelled.wait(5)
+    thread.join()
