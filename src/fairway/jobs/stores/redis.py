@@ -121,7 +121,9 @@ class RedisStore(RedisViews, Store):
                         raise self._link.refused(error) from error
                     seq = await self._run(scripts.ENQUEUE_ONE, job.queue, number, forms.body(job))
                 if seq:
-                    return Enqueued(ids=[join_id(seq, number)], durability=await self._promised())
+                    known = self._checked is self._link.address
+                    durability = self.features.durability if known else await self._promised()
+                    return Enqueued(ids=[join_id(seq, number)], durability=durability)
         machine.check_queues_agree(jobs, batch)
         places: dict[str, list[int]] = {}
         for n, job in enumerate(jobs):
