@@ -365,12 +365,13 @@ class Chan(SendChan[T], RecvChan[T], RecvCase[T], Generic[T]):
         sendq = self._sendq
         if _get_running_loop() is not self._home.loop if QUICK else self._home.thread != get_ident():
             self._require_home()
+        home = self._home
         while sendq:
             entry, value = sendq.popleft()
             if not self._cap:
                 self._note_woken(entry)
             try:
-                if entry.set_result(True) is not False:
+                if (entry.set_result(True) if home.ready is None else home.resume(entry, True)) is not False:
                     return value
             except InvalidStateError:
                 self._dead_send -= 1
@@ -385,6 +386,7 @@ class Chan(SendChan[T], RecvChan[T], RecvCase[T], Generic[T]):
         recvq = self._recvq
         if recvq and (_get_running_loop() is not self._home.loop if QUICK else self._home.thread != get_ident()):
             self._require_home()
+        home = self._home
         while recvq:
             entry = recvq.popleft()
             if not recvq:
@@ -392,7 +394,7 @@ class Chan(SendChan[T], RecvChan[T], RecvCase[T], Generic[T]):
             if not self._cap:
                 self._note_woken(entry)
             try:
-                if entry.set_result(value) is not False:
+                if (entry.set_result(value) if home.ready is None else home.resume(entry, value)) is not False:
                     return True
             except InvalidStateError:
                 self._dead_recv -= 1

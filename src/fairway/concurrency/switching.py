@@ -24,6 +24,8 @@ from collections.abc import Callable
 from typing import Any
 from weakref import ref
 
+from fairway.concurrency.runqueue import RunQueue
+
 # Whether the running loop is quickly found: from 3.12 on. Before, each look asks the system for the process too.
 QUICK = sys.version_info >= (3, 12)
 BUDGET = 128
@@ -47,20 +49,19 @@ else:
         return task
 
 
-class Home:
+class Home(RunQueue):
     """One event loop as its channels see it: which task runs, and how much switching is left.
 
     Attributes:
-        loop: The event loop.
         credit: Switches left before the loop has to turn.
         depth: How many more switches may be nested in the present one.
         thread: Identifier of the thread in which the loop runs.
     """
 
-    __slots__ = ("_pending", "credit", "depth", "loop", "thread")
+    __slots__ = ("_pending", "credit", "depth", "thread")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.loop: asyncio.AbstractEventLoop = loop
+        super().__init__(loop)
         self.credit: int = BUDGET
         self.depth: int = DEPTH
         self.thread: int = get_ident()
