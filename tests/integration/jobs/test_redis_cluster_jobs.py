@@ -2,6 +2,7 @@
 
 import asyncio
 import subprocess
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -184,6 +185,34 @@ async def test_steps_that_a_failover_lost_give_no_id_and_no_fence_again(cluster:
         assert (new >> 12) - seq >= 1 << 20
         assert new & 4095 == number
         assert await store.settle([Completed(again.id, again.fence)]) == [Verdict.OK]
+    await asyncio.to_thread(cluster.wait_ready)
+
+
+async def test_leases_are_renewed_where_a_replica_took_over_while_the_loop_is_busy(
+    cluster: RedisCluster, seed: str
+) -> None:
+    async with RedisStore(seed) as store:
+        (i,) = (await store.enqueue([JOB])).ids
+        (lease,) = await store.claim(["default"], 1, 60.0, "w")
+        assert store.renew([(i, lease.fence)], 60.0) == [Verdict.OK]
+        owner = await asyncio.to_thread(cluster.owner, KEY)
+        await asyncio.to_thread(cli, cluster, "-p", str(owner.port), "WAIT", "1", "5000")
+        owner.kill()
+        # From here on nothing is awaited: the renewals have no help of the connection that the loop has.
+        failures, until = 0, time.monotonic() + 60.0
+        while True:
+            try:
+                assert store.renew([(i, lease.fence)], 60.0) == [Verdict.OK]
+                break
+            except StoreUnavailable:
+                failures += 1
+                assert time.monotonic() < until
+                time.sleep(0.05)
+        assert failures
+        with pytest.raises(StoreUnavailable, match="lost"):  # the loop hears now that its connection has died
+            await store.settle([Completed(i, lease.fence)])
+        assert await store.settle([Completed(i, lease.fence)]) == [Verdict.OK]
+    await asyncio.to_thread(owner.start)
     await asyncio.to_thread(cluster.wait_ready)
 
 

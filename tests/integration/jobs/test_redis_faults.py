@@ -289,6 +289,43 @@ async def test_a_caller_that_is_cancelled_with_its_connecting_ends_as_cancelled(
         await link.close()
 
 
+async def test_a_server_that_became_a_replica_is_left_and_asked_for_again(make_redis: MakeRedis) -> None:
+    server = make_redis()
+    async with RedisStore(server.url) as store:
+        (i,) = (await store.enqueue([JOB])).ids
+        (lease,) = await store.claim(["default"], 1, 30.0, "w")
+        before = store._link._wire
+        server.command("REPLICAOF", "127.0.0.1", "1")
+        with pytest.raises(StoreUnavailable, match="READONLY"):
+            await store.enqueue([JOB])
+        with pytest.raises(StoreUnavailable):
+            store.renew([(i, lease.fence)], 30.0)
+        server.command("REPLICAOF", "NO", "ONE")
+        assert len((await store.enqueue([JOB])).ids) == 1
+        assert store._link._wire is not before
+        assert store.renew([(i, lease.fence)], 30.0) == [Verdict.OK]
+
+
+async def test_after_a_restart_ids_and_fences_go_on_above_those_of_before(make_redis: MakeRedis) -> None:
+    server = make_redis("always")
+    async with RedisStore(server.url) as store:
+        first, second = (await store.enqueue([JOB, JOB])).ids
+        (old,) = await store.claim(["default"], 1, 30.0, "w")
+        assert (old.id, old.fence) == (first, 1)
+        server.kill()
+        server.start()
+        await _answers(store)
+        (lease,) = await store.claim(["default"], 1, 30.0, "w")
+        assert lease.id == second
+        assert lease.fence == 1_000_001
+        (third,) = (await store.enqueue([JOB])).ids
+        assert (third >> 12) - (second >> 12) >= 1 << 20
+        assert await store.settle([Completed(first, 1), Completed(second, lease.fence)]) == [Verdict.OK] * 2
+        store._link._drop()  # another connection to the same life moves nothing
+        (fourth,) = (await store.enqueue([JOB])).ids
+        assert (fourth >> 12) - (third >> 12) == 1
+
+
 async def test_two_processes_share_the_jobs(make_redis: MakeRedis) -> None:
     server = make_redis()
     async with RedisStore(server.url) as store:
