@@ -302,9 +302,8 @@ class Exchange:
         """Send the end of the request's body to the upstream, or keep it until there is one."""
         if self.over:
             return
-        if self.upstream is None:
-            self._pending_end = trailers
-        else:
+        self._pending_end = trailers  # also for a second connection, where the first is lost before it answers
+        if self.upstream is not None:
             self._finish_request(self.upstream, trailers)
 
     def _finish_request(self, upstream: UpstreamConnection, trailers: bytes) -> None:

@@ -477,3 +477,22 @@ def test_identifiers_differ() -> None:
     for value in found:
         head_.on_header(b"traceparent", value)
         assert head_.traceparent == value
+
+
+async def test_an_empty_chunked_body_ends_on_the_second_connection_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    stand = Stand()
+    first = stand.ask(head(b"Transfer-Encoding: chunked", method=b"PUT") + b"0\r\n\r\n")
+    assert first is not None
+    exchange = first.exchange
+    assert exchange is not None
+    wanted: list[TargetState] = []
+    monkeypatch.setattr(stand.worker, "connect", lambda _, target: wanted.append(target))
+    first.connection_lost(None)  # the keep-alive race: nothing was answered, and PUT may be sent again
+    (target,) = wanted
+    second = UpstreamConnection(stand.worker, target)
+    second.connection_made(FakeTransport())
+    exchange.connected(second)
+    stand.worker.outbox.flush()
+    sent = [b"".join(upstream.transport.writes) for upstream in (first, second)]  # type: ignore[attr-defined]
+    assert sent[0].endswith(b"\r\n\r\n0\r\n\r\n")
+    assert sent[1] == sent[0]
