@@ -26,6 +26,7 @@ from fairway.events.topic import matcher
 EXPIRED_TOPIC = "$groups.expired"
 DAY = 86_400.0
 _GRACE = 3600.0  # seconds after a start in which members may come back before groups expire
+_JUMP = 60.0  # seconds by which the time of day departs from the time that passes: it was set, or the machine slept
 _SLICE = 1000
 _LOG = logging.getLogger("fairway.events")
 _SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": DAY, "w": 7 * DAY}
@@ -228,6 +229,7 @@ class Retainer:
         self._retention = retention
         self._clock = clock
         self._began = clock.monotonic()
+        self._apart = clock.time() - self._began
         self.removed = 0
         self.expired = 0
 
@@ -262,6 +264,10 @@ class Retainer:
 
     async def _expire(self, now: float) -> None:
         idle = self._retention.groups
+        apart = now - self._clock.monotonic()
+        if abs(apart - self._apart) > _JUMP:  # members that are there have had no time to say so
+            self._began = self._clock.monotonic()
+            self._apart = apart
         if idle is None or self._clock.monotonic() - self._began < min(idle, _GRACE):
             return
         for group in await self._store.groups():

@@ -81,6 +81,20 @@ async def test_groups_get_an_hour_after_a_start_to_come_back(store, fake_clock) 
     assert await store.groups() == []
 
 
+async def test_groups_get_an_hour_after_the_clock_was_set_or_the_machine_slept(store, fake_clock) -> None:
+    retainer = Retainer(store, Retention(), fake_clock)
+    for name in ("alive", "gone"):
+        await store.join(name, ">", 0)
+    await fake_clock.advance(DAY)
+    fake_clock.jump(20 * DAY)
+    await retainer.look()
+    assert len(await store.groups()) == 2
+    await store.claim("alive", 1, 10.0, 3)
+    await fake_clock.advance(3601.0)
+    await retainer.look()
+    assert [group.name for group in await store.groups()] == ["alive"]
+
+
 async def test_the_bound_of_a_topic_holds_whatever_a_group_needs(store, fake_clock) -> None:
     bounds = {"metrics.>": Bound(max_age=60.0), "few.*": Bound(max_events=3), "small": Bound(max_bytes=1000)}
     retainer = Retainer(store, Retention(topics=bounds), fake_clock)
