@@ -29,18 +29,18 @@ async def converse(command: Command, environment: Mapping[str, str], timeout: fl
         environment: The rest of its environment.
         timeout: Seconds it may take, > 0.
     """
-    folder = await asyncio.to_thread(tempfile.TemporaryDirectory, prefix="fairway-engine-")
     try:
-        with BuildLog(Path(folder.name) / "answer.log") as log:
-            try:
+        folder = await asyncio.to_thread(tempfile.TemporaryDirectory, prefix="fairway-engine-")
+        try:
+            with BuildLog(Path(folder.name) / "answer.log") as log:
                 outcome = await execute(command, log, environment=environment, timeout=timeout)
-            except OSError as error:
-                return f"{command.argv[0]}: {error.strerror}"
-            if outcome.ok:
-                return ""
-            return f"{outcome}: {log.tail[-1]}" if log.tail else str(outcome)
-    finally:
-        await asyncio.to_thread(folder.cleanup)
+                if outcome.ok:
+                    return ""
+                return f"{outcome}: {log.tail[-1]}" if log.tail else str(outcome)
+        finally:
+            await asyncio.to_thread(folder.cleanup)
+    except OSError as error:  # no such program, or no room for its answer: the caller still has an instance to end
+        return f"{command.argv[0]}: {error.strerror or error}"
 
 
 def images_of(release: Release) -> tuple[tuple[str, str], ...]:
