@@ -164,9 +164,13 @@ class Memory:
         content = msgspec.json.encode(_Kept(self._code, self._files))
         with contextlib.suppress(OSError):
             fd, staged = tempfile.mkstemp(prefix=".new-", dir=self._path.parent)
-            with open(fd, "wb") as file:
-                file.write(content)
-            os.replace(staged, self._path)
+            try:
+                with open(fd, "wb") as file:
+                    file.write(content)
+                os.replace(staged, self._path)
+            except OSError:
+                os.unlink(staged)  # or a disk that is full gets one more at every start
+                raise
         self._kept = self._files
 
     def __repr__(self) -> str:

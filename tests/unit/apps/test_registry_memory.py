@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import stat
 import subprocess
 import sys
@@ -60,6 +61,21 @@ def test_a_remembered_registry_is_the_same(folder: Path, tmp_path: Path) -> None
     again = read(folder, path)
     assert again.apps == fresh.apps
     assert isinstance(again.apps["shop"].command, tuple)
+
+
+def test_a_full_disk_gets_no_file_more_at_every_start(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = tmp_path / "cache"
+    cache.mkdir()
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("fairway.apps.memory.os.replace", full)
+        assert len(read(folder, cache / "registry.json").apps) == 2
+    assert list(cache.iterdir()) == []
 
 
 def test_the_repositorys_own_registry_is_the_same(tmp_path: Path) -> None:
