@@ -179,6 +179,9 @@ class Link:
             except EventStoreUnavailable as error:
                 refused = refused or error
                 continue
+            except BaseException:
+                wire.abort("nobody waits for it any more")
+                raise
             self._wire = wire
             return wire
         raise refused or EventStoreUnavailable("expected the address of a redis, got none")
