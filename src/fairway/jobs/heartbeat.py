@@ -91,6 +91,10 @@ class Heartbeat:
             self.failures += 1
             log.get("worker").warning("heartbeat failed", error=str(error), leases=len(leases))
             return
+        except Exception as error:  # a bug: without this thread every lease would run out, and its job run twice
+            self.failures += 1
+            log.get("worker").error("heartbeat failed", leases=len(leases), exc_info=error)
+            return
         self.beats += 1
         told: list[tuple[int, int, Verdict]] = [
             (job_id, fence, verdict)

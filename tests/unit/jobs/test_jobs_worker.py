@@ -274,6 +274,31 @@ async def test_the_heartbeat_lingers_and_then_sleeps_until_there_is_something_ag
         await asyncio.to_thread(heartbeat.stop)
 
 
+async def test_the_heartbeat_outlives_a_store_with_a_bug() -> None:
+    class Garbled(MemoryStore):
+        """Answers the first renewal with what nobody expects."""
+
+        asked = 0
+
+        def renew(self, leases: Sequence[tuple[int, int]], lease_s: float) -> list[Verdict]:
+            self.asked += 1
+            if self.asked == 1:
+                raise ValueError("an answer that is no JSON")
+            return super().renew(leases, lease_s)
+
+    async with Garbled() as store:
+        await store.enqueue([NewJob(kind="k")])
+        (lease,) = await store.claim(["default"], 1, 30.0, "w")
+        held = {lease.id: lease.fence}
+        heartbeat = Heartbeat(store, held, lease_s=30.0, interval_s=0.01, report=lambda told: None)
+        heartbeat.start()
+        async with asyncio.timeout(5):
+            while not heartbeat.beats:
+                await asyncio.sleep(0)
+        assert heartbeat.failures == 1
+        await asyncio.to_thread(heartbeat.stop)
+
+
 async def test_drain_hands_back_and_finishes() -> None:
     tasks = Tasks()
     gate = asyncio.Event()
