@@ -35,6 +35,7 @@ ACCESS_LOG_APP = "_door"
 _START_TIMEOUT = 20.0
 _STOP_GRACE = 2.0
 _ADOPT_PATIENCE = 2.0
+_NOTHING = -1  # no revision of the routes
 
 
 class DoorFailed(PlatformError):
@@ -90,7 +91,7 @@ class Doors:
         self._routes: dict[str, tuple[Route, ...]] = {}
         self._refused: dict[str, str] = {}
         self._revision = 0
-        self._in_force = -1
+        self._in_force = _NOTHING
         self._asked = 0
         self._pushed = 0
         self._version = 0
@@ -196,8 +197,8 @@ class Doors:
             table = self._table()
             if self._certificates is not None:
                 await self._certificates.ensure(self.hosts(), self.reload_certificates)
-            await asyncio.gather(*(self._push(worker, table) for worker in list(self.workers.values())))
-            self._pushed, self._in_force = covers, revision
+            taken = await asyncio.gather(*(self._push(worker, table) for worker in list(self.workers.values())))
+            self._pushed, self._in_force = covers, revision if all(taken) else _NOTHING
 
     async def drain(self, targets: list[str], timeout: float) -> int:
         """Let requests in flight to `targets` finish; returns how many were left after `timeout` seconds."""
@@ -285,12 +286,14 @@ class Doors:
         self._version = max(self._version + 1, int(time.time() * 1000))
         return RouteTable(version=self._version, routes=tuple(r for _, rs in sorted(self._routes.items()) for r in rs))
 
-    async def _push(self, worker: Worker, table: RouteTable) -> None:
+    async def _push(self, worker: Worker, table: RouteTable) -> bool:
         try:
             await worker.client.push(table)
         except ControlError as error:
             # It is gone or about to be: its successor gets the table before it counts as started.
             log.get("platform").warning("door worker takes no routes", worker=worker.number, error=str(error))
+            return False
+        return True
 
     def check_port(self) -> None:
         """Make sure, before anything is touched, that the address is free or held by a door of this state folder.
@@ -370,7 +373,8 @@ class Doors:
         worker = Worker(number, process, client, backoff or Backoff(), time.monotonic())
         await self._answering(worker)
         async with self._pushing:
-            await self._push(worker, self._table())
+            if not await self._push(worker, self._table()):
+                self._in_force = _NOTHING
             self.workers[number] = worker
         self._watch(worker)
         if self._certificates is not None:  # pairs may have been made since its process has read them

@@ -1,0 +1,65 @@
+"""Routes are pushed when they have changed, and again where a worker did not take them."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, cast
+
+from fairway.platform.doors import Doors, Worker
+from fairway.platform.restart import Backoff
+from fairway.proxy.errors import ControlError
+from fairway.proxy.routes import RouteTable
+
+
+class Client:
+    """A worker that takes tables, or is late, or hangs."""
+
+    def __init__(self) -> None:
+        self.taken: list[RouteTable] = []
+        self.late = False
+        self.hangs: asyncio.Event | None = None
+
+    async def push(self, table: RouteTable) -> None:
+        if self.hangs is not None:
+            self.hangs.set()
+            await asyncio.Event().wait()
+        if self.late:
+            raise ControlError("expected an answer in time, got none")
+        self.taken.append(table)
+
+
+def made() -> tuple[Doors, list[Client]]:
+    doors, clients = Doors(cast(Any, None), ("127.0.0.1", 0), 2), [Client(), Client()]
+    for number, client in enumerate(clients):
+        doors.workers[number] = Worker(number, cast(Any, None), cast(Any, client), Backoff(), 0.0)
+    return doors, clients
+
+
+async def test_routes_that_have_not_changed_are_pushed_once() -> None:
+    doors, clients = made()
+    await doors.publish()
+    await doors.publish()
+    assert [len(client.taken) for client in clients] == [1, 1]
+
+
+async def test_a_worker_that_was_late_gets_the_routes_with_the_next_that_is_published() -> None:
+    doors, clients = made()
+    clients[1].late = True
+    await doors.publish()
+    assert [len(client.taken) for client in clients] == [1, 0]
+    clients[1].late = False
+    await doors.publish()
+    await doors.publish()
+    assert [len(client.taken) for client in clients] == [2, 1]
+
+
+async def test_a_publishing_that_is_cancelled_is_made_up_for() -> None:
+    doors, clients = made()
+    clients[0].hangs = asyncio.Event()
+    publishing = asyncio.ensure_future(doors.publish())
+    await clients[0].hangs.wait()
+    publishing.cancel()
+    await asyncio.wait({publishing})
+    clients[0].hangs = None
+    await doors.publish()
+    assert len(clients[0].taken) == 1
