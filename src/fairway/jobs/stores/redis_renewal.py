@@ -121,7 +121,10 @@ class Renewal:
             try:
                 return execute(*command)
             except MovedError as error:
-                failure = failure or error
+                # Told where nobody else answers: its owner has died and no replica has taken over yet.
+                failure = failure or Lost(
+                    f"{address}: the jobs are at {error.host}:{error.port}, which does not answer"
+                )
                 candidates.insert(0, address.at(error.host or address.host, error.port))
             except AskError as error:
                 return _asking(address.at(error.host or address.host, error.port), command)
@@ -136,7 +139,7 @@ class Renewal:
     def _at(self, address: Address) -> Redis:
         if self._client is None or self._address is not address:
             self._drop()
-            self._client, self._address = _client(address), address
+            self._client, self._address = _client(address, several=len(self._places()) > 1), address
         return self._client
 
     def _drop(self) -> None:
@@ -148,11 +151,11 @@ class Renewal:
         return f"<Renewal [{'open' if self._open else 'closed'}]>"
 
 
-def _client(address: Address) -> Redis:
+def _client(address: Address, *, several: bool) -> Redis:
     from redis import Connection, ConnectionPool, Redis, SSLConnection, UnixDomainSocketConnection
 
     settings: dict[str, Any] = {name: value for name, value in address.settings.items() if name not in _PLACE}
-    settings.update(protocol=2, socket_timeout=10.0, socket_connect_timeout=CONNECT_S)
+    settings.update(protocol=2, socket_timeout=10.0, socket_connect_timeout=CONNECT_S / 2 if several else CONNECT_S)
     if address.path is not None:
         return Redis(connection_pool=ConnectionPool(UnixDomainSocketConnection, path=address.path, **settings))
     settings.update(host=address.host, port=address.port, socket_keepalive=True)
@@ -161,7 +164,7 @@ def _client(address: Address) -> Redis:
 
 def _asking(address: Address, command: tuple[Any, ...]) -> Any:
     """One command to the node that takes the slot over: the slot is not there yet."""
-    client = _client(address)
+    client = _client(address, several=True)
     try:
         pipe: Any = client.pipeline(transaction=False)  # untyped there
         pipe.execute_command("ASKING")
