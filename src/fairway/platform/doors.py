@@ -194,11 +194,12 @@ class Doors:
             if revision == self._in_force:  # a worker that has come since was given the same table
                 self._pushed = covers
                 return
-            table = self._table()
+            table, secured = self._table(), True
             if self._certificates is not None:
                 await self._certificates.ensure(self.hosts(), self.reload_certificates)
+                secured = not self._certificates.needs(self.hosts())
             taken = await asyncio.gather(*(self._push(worker, table) for worker in list(self.workers.values())))
-            self._pushed, self._in_force = covers, revision if all(taken) else _NOTHING
+            self._pushed, self._in_force = covers, revision if secured and all(taken) else _NOTHING
 
     async def drain(self, targets: list[str], timeout: float) -> int:
         """Let requests in flight to `targets` finish; returns how many were left after `timeout` seconds."""

@@ -53,6 +53,23 @@ async def test_a_worker_that_was_late_gets_the_routes_with_the_next_that_is_publ
     assert [len(client.taken) for client in clients] == [2, 1]
 
 
+async def test_certificates_that_could_not_be_made_are_tried_again() -> None:
+    class Certificates:
+        tries = 0
+
+        async def ensure(self, *_: object) -> None:
+            self.tries += 1
+
+        def needs(self, _: object) -> list[str]:
+            return ["a.localhost"] if self.tries < 2 else []
+
+    doors, _ = made()
+    doors._certificates = certificates = cast(Any, Certificates())
+    for _ in range(4):
+        await doors.publish()
+    assert certificates.tries == 2
+
+
 async def test_a_publishing_that_is_cancelled_is_made_up_for() -> None:
     doors, clients = made()
     clients[0].hangs = asyncio.Event()
