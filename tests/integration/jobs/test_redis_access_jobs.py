@@ -56,8 +56,9 @@ async def roundtrip(url: str) -> str:
         assert lease.id == i
         assert await asyncio.to_thread(store.renew, [(i, lease.fence)], 30.0) == [Verdict.OK]
         waiting = asyncio.create_task(store.wait(i, 10.0))
-        while not store.statistics()["waiting"]:
-            await asyncio.sleep(0.005)
+        async with asyncio.timeout(10):
+            while not store.statistics()["waiting"]:
+                await asyncio.sleep(0.005)
         assert await store.settle([Completed(i, lease.fence)]) == [Verdict.OK]
         assert (await waiting).state == "completed"
         await store.maintain()
