@@ -44,7 +44,7 @@ from bench.jobs.services import postgres_server, redis_server, server_versions
 
 SECTIONS = ["enqueue", "process", "embedded", "end-to-end", "latency", "http-enqueue", "idle", "crowd"]
 SYNC = {"celery", "dramatiq", "rq", "huey"}  # their producers are threads' own: nothing to await 32 of
-SLOWEST = {"celery", "rq", "arq", "saq", "procrastinate"}
+SLOWER = {"celery": 2_000, "arq": 2_000, "saq": 2_000, "rq": 1_000, "procrastinate": 1_000}  # jobs for a second or more
 Parts = dict[str, tuple[str, Callable[[str], None]]]
 UNCOUNTED = 10  # jobs at the beginning of a run at 50 a second
 
@@ -56,7 +56,6 @@ class Sizes:
         self.rounds = 1 if quick else 3
         self.slices = 7 if quick else 9
         self.slow = 2_000 if quick else 5_000  # a peer's worker
-        self.slowest = 2_000  # and of those that run less than 2,000 a second
         self.both = 2_000  # a peer's producers and worker at the same time
         # PgQueuer takes 1,000 at a time, and is slower the more wait: this is where it is at its best.
         self.batches = 20_000
@@ -71,8 +70,8 @@ class Sizes:
         """Return how many jobs a contender's worker gets."""
         if name == "pgqueuer":
             return self.batches
-        if name in SLOWEST:
-            return self.slowest
+        if name in SLOWER:
+            return SLOWER[name]
         return self.slow if name in PEERS else self.fast
 
 
