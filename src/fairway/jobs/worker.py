@@ -170,7 +170,8 @@ class Worker:
                 await asyncio.to_thread(heartbeat.stop)
                 await executor.close()
         for ended in (fetcher, schedules, *runners):
-            if not ended.cancelled() and ended.exception() is not None:
+            # A runner whose handler ignores its cancellation is not done; its job was handed back.
+            if ended.done() and not ended.cancelled() and ended.exception() is not None:
                 raise ended.exception() or AssertionError("an exception that vanished")
 
     async def _end_claims(self, fetcher: asyncio.Task[None]) -> None:

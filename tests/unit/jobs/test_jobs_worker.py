@@ -5,7 +5,7 @@ import contextvars
 import sys
 import threading
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import pytest
 
@@ -297,6 +297,31 @@ async def test_the_heartbeat_outlives_a_store_with_a_bug() -> None:
                 await asyncio.sleep(0)
         assert heartbeat.failures == 1
         await asyncio.to_thread(heartbeat.stop)
+
+
+async def test_a_handler_that_ignores_its_cancellation_is_left_behind() -> None:
+    tasks, gate, begun = Tasks(), asyncio.Event(), asyncio.Event()
+
+    @tasks.task
+    async def stubborn() -> None:
+        begun.set()
+        while not gate.is_set():
+            with suppress(asyncio.CancelledError):
+                await gate.wait()
+
+    async with Queue(MemoryStore()) as queue:
+        handle = await queue.enqueue(stubborn)
+        ctx = with_cancel(background())
+        running = asyncio.create_task(Worker(queue.store, tasks, WorkerConfig(grace_s=0.0)).run(ctx))
+        await begun.wait()
+        ctx.cancel()
+        await running
+        job = await queue.store.get(handle.id)
+        assert job is not None
+        assert job.state == "available"
+        gate.set()
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        await asyncio.gather(*left, return_exceptions=True)
 
 
 async def test_drain_hands_back_and_finishes() -> None:
