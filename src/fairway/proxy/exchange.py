@@ -13,15 +13,13 @@ The door has three state machines. The client's connection (`downstream`) cuts b
                                                             tunnel            abort (never a last chunk)
 
 Rules that hold in every state:
-- An exchange ends exactly once (`over`): by `finish`, `refuse`, abort, or the client's leaving. Its upstream
-  connection goes back to the pool only if both messages ended where their framing says; else it is closed.
+- An exchange ends exactly once (`over`): by `finish`, `refuse`, abort, or the client's leaving. Its upstream connection
+  goes back to the pool only if both messages ended where their framing says.
 - Nothing is buffered whole. What an upstream is not yet there to take waits in `_pending`, and beyond `PENDING_BYTES`
   reading from the client pauses. What a client does not take pauses the upstream.
 - A request is sent again only if no byte of it can have had an effect: the connection never came up, or the method is
   idempotent, no body byte was passed on, and the connection ended without a byte of an answer.
-- No task and no timer a request: connections have deadlines that the worker's wheel visits. A task exists only while
-  a connection is being made or a middleware runs.
-
+- No task, no timer a request: connections have deadlines. A task exists only while one is made or a middleware runs.
 Size: these rules bind every method to every other; what has no part in them lies in `render`, `tunnel`, `gate`.
 """
 

@@ -192,7 +192,7 @@ def test_a_task_that_ends_the_loop_loses_none_of_its_batch(end: type[BaseExcepti
         for value in range(3):
             ch.try_send(value)
         assert [len(wakeups) for wakeups in batches()] == [3]
-        await asyncio.sleep(5)
+        await asyncio.Event().wait()
         return tasks
 
     loop = asyncio.new_event_loop()

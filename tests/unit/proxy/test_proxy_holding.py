@@ -114,7 +114,7 @@ async def test_a_wait_that_ends_is_counted_no_longer() -> None:
     client, transport = ask(worker)
     async with asyncio.timeout(5.0):
         while client.exchange is not None:
-            await asyncio.sleep(0.001)
+            await asyncio.sleep(0)
     worker.outbox.flush()
     assert b" 503 " in transport.written
     assert b"It starts." in transport.written
