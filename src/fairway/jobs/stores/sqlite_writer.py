@@ -9,6 +9,7 @@ that find nothing are parked here and tried again whenever something was written
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import queue
 import threading
@@ -85,6 +86,7 @@ class Writer:
         self._thread: threading.Thread | None = None
         self._connection: apsw.Connection | None = None  # the writer thread's
         self._closed = False
+        self._ended: StoreUnavailable | None = None  # why the thread is gone although nobody closed the store
         self._stale = False  # the engine's memory has to be rebuilt
         self._retry_at = 0.0
         self.commits = 0
@@ -102,6 +104,8 @@ class Writer:
         if self._closed:
             raise StoreUnavailable(f"the store {self._path} is not open")
         self._operations.put(operation)
+        if self._ended is not None:
+            self._refuse_left()
 
     def stop(self) -> None:
         """Finish what was submitted and end the thread; blocks until it has."""
@@ -132,6 +136,12 @@ class Writer:
         ready(None)
         try:
             self._serve(engine)
+        except Exception as error:  # a bug, but nobody may wait for a thread that is gone
+            _log.critical("the writer of the job store %s has ended", self._path, exc_info=error)
+            self._ended = StoreUnavailable(
+                f"the job store {self._path} has stopped writing: {type(error).__name__}: {error}"
+            )
+            self._refuse_left()
         finally:
             self._park_none()
             self._connection = None
@@ -309,6 +319,17 @@ class Writer:
         future = claim.future
         if future is not None and future.done() and not future.cancelled() and future.exception() is None:
             self._hand_back([claim])
+
+    def _refuse_left(self) -> None:
+        """Fail what is queued for a thread that is gone. Runs in it at its end, and in callers that come later."""
+        left: list[Operation] = []
+        with contextlib.suppress(queue.Empty):
+            while True:
+                operation = self._operations.get_nowait()
+                if operation is not None:
+                    operation.error = self._ended
+                    left.append(operation)
+        self._deliver(left, [])
 
     def _park_none(self) -> None:
         for claim in self._parked:
