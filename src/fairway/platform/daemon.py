@@ -177,8 +177,9 @@ async def _run(
         background.start(watch_registry(ctx, config.registry, seen, reload), name="registry watch")
     from fairway.logs.service import LogService
     from fairway.platform.housekeeping import keep_house
+    from fairway.platform.logfiles import LogFiles
 
-    logs = LogService(layout.log_files)
+    logs = LogService(LogFiles(layout))
     services = Services(ctx, config, layout, platform, layout.token(), checker, logs)
     services.extras["app_token"] = layout.app_token()
     services.shutdown, services.api_listener = shutdown.begin, listener

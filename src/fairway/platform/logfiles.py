@@ -1,0 +1,57 @@
+"""The log files that there are, for whoever asks every second."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fairway.platform.layout import Layout, LogFile
+
+_SETTLED_NS = 2_000_000_000  # a change of names can fall into the same tick of the file system's clock as one before
+
+
+class LogFiles:
+    """Lists every log file, as `Layout.log_files` does, but reads an app's folder only when names in it have changed.
+
+    Apps that are restarted often have dozens of files of ended instances, and a folder's own time tells when one comes
+    or goes. A folder that changed a moment ago is read again all the same.
+
+    Args:
+        layout: Whose files.
+    """
+
+    __slots__ = ("_known", "_layout")
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+        self._known: dict[str, tuple[int, list[LogFile]]] = {}
+
+    def __call__(self) -> list[LogFile]:
+        """Return every log file that exists, ascending by app, process and number."""
+        known, self._known = self._known, {}
+        found: list[LogFile] = []
+        try:
+            apps = sorted(os.listdir(self._layout.logs))
+        except FileNotFoundError:
+            return found
+        for app in apps:
+            try:
+                changed = os.stat(self._layout.logs / app).st_mtime_ns
+            except FileNotFoundError:
+                continue  # an app that was removed just now
+            before = known.get(app)
+            if before is not None and before[0] == changed:
+                self._known[app] = before
+                found += before[1]
+                continue
+            asked = time.time_ns()
+            files = self._layout.log_files(app)
+            if asked - changed > _SETTLED_NS:
+                self._known[app] = changed, files
+            found += files
+        return found
+
+    def __repr__(self) -> str:
+        return f"<LogFiles of {len(self._known)} folders at rest>"
