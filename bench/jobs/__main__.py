@@ -133,9 +133,16 @@ class Bench:
             slices: dict[tuple[str, str], list[float]] = {}
             for _ in range(self.sizes.slices):
                 for what in ("one", "many"):
-                    for name, producer in producers.items():
-                        if what == "one" or name not in SYNC:
-                            slices.setdefault((name, what), []).append(producer.ask(what, sizes[name, what]))
+                    for name, producer in list(producers.items()):
+                        if what == "many" and name in SYNC:
+                            continue
+                        try:
+                            rate = producer.ask(what, sizes[name, what])
+                        except RuntimeError as error:
+                            del producers[name]
+                            self._miss("enqueue", name, error)
+                        else:
+                            slices.setdefault((name, what), []).append(rate)
             for (name, what), rates in slices.items():
                 self.add(name, ENQUEUES[what == "many"], "jobs/s", statistics.median(rates))
         self.say("enqueue: done")

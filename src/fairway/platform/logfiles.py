@@ -22,10 +22,11 @@ class LogFiles:
         layout: Whose files.
     """
 
-    __slots__ = ("_known", "_layout")
+    __slots__ = ("_folder", "_known", "_layout")
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
+        self._folder = os.fspath(layout.logs)  # a text: this is asked every second, of every app
         self._known: dict[str, tuple[int, list[LogFile]]] = {}
 
     def __call__(self) -> list[LogFile]:
@@ -33,12 +34,12 @@ class LogFiles:
         known, self._known = self._known, {}
         found: list[LogFile] = []
         try:
-            apps = sorted(os.listdir(self._layout.logs))
+            apps = sorted(os.listdir(self._folder))
         except FileNotFoundError:
             return found
         for app in apps:
             try:
-                changed = os.stat(self._layout.logs / app).st_mtime_ns
+                changed = os.stat(f"{self._folder}/{app}").st_mtime_ns
             except FileNotFoundError:
                 continue  # an app that was removed just now
             before = known.get(app)
