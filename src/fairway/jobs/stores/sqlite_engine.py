@@ -49,7 +49,8 @@ from fairway.jobs.stores.sqlite_schema import (
 from fairway.jobs.stores.sqlite_state import EngineState, QueueState, Run
 
 _FINAL = (COMPLETED, CANCELLED, DISCARDED)
-_SLICE = 1_000  # rows that one transaction promotes, reaps or deletes
+_SLICE = 1_000  # rows that one transaction promotes, reaps or deletes, or reads ahead for its claims
+_NOTHING: tuple[list[Lease], dict[int, rows.Extra]] = ([], {})
 
 
 class Engine(EngineState):
@@ -148,15 +149,11 @@ class Engine(EngineState):
     def _claim_from(self, queue: QueueState, limit: int, lease_s: float, worker: str) -> list[Lease]:
         if len(queue.fresh) == queue.counts[AVAILABLE]:
             return self._claim_fresh(queue, limit, lease_s, worker)
-        self._begin()
-        self.flush()
-        column, extras_column = self._db.execute(rows.CLAIM, (queue.name, queue.id, limit)).get
-        leases = rows.decode_leases(column)
+        leases, extras = self._look(queue, limit)
         if not leases:
             return leases
         ids = [lease.id for lease in leases]
-        self._db.execute(rows.START, (self._now, worker, rows.text(rows.encode(ids))))
-        extras = {} if extras_column is None else dict(rows.decode_extras(extras_column))
+        self._started.append((ids, worker))
         until = self._clock.monotonic() + lease_s
         running = self.running
         for n, lease in enumerate(leases):
@@ -168,6 +165,21 @@ class Engine(EngineState):
         queue.counts[AVAILABLE] -= len(leases)
         queue.counts[RUNNING] += len(leases)
         return leases
+
+    def _look(self, queue: QueueState, limit: int) -> tuple[list[Lease], dict[int, rows.Extra]]:
+        """Return the first of the queue's waiting jobs, and what few of them set; the file is asked once for many."""
+        ahead, extras = self._ahead.pop(queue.id, _NOTHING)
+        if len(ahead) < min(limit, queue.counts[AVAILABLE]):
+            self._begin()
+            self.flush()
+            most = max(limit, min(self.wanted, _SLICE))
+            column, extras_column = self._db.execute(rows.CLAIM, (queue.name, queue.id, most)).get
+            ahead = rows.decode_leases(column)
+            extras = {} if extras_column is None else dict(rows.decode_extras(extras_column))
+        if len(ahead) > limit:
+            self._ahead[queue.id] = ahead[limit:], extras
+            ahead = ahead[:limit]
+        return ahead, extras
 
     # Settle -------------------------------------------------------------------------------------------------------
 

@@ -147,6 +147,10 @@ UPDATE jobs SET state = 2, fence = fence + 1, attempt = attempt + 1, started_at 
 WHERE id IN (SELECT value FROM json_each(?))
 """
 
+START_RANGE = """
+UPDATE jobs SET state = 2, fence = fence + 1, attempt = attempt + 1, started_at = ?, worker = ? WHERE id BETWEEN ? AND ?
+"""
+
 # Readers --------------------------------------------------------------------------------------------------------
 
 VIEW_COLUMNS = (

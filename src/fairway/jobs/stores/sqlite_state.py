@@ -100,6 +100,9 @@ class EngineState:
         self._lease_no = 0
         self._new: list[Any] = []
         self._done: dict[float, list[Any]] = {}
+        self.wanted = 0  # jobs that this transaction's claims may still take
+        self._ahead: dict[int, tuple[list[Lease], dict[int, rows.Extra]]] = {}  # read for claims that follow, by queue
+        self._started: list[tuple[list[int], str]] = []  # leased, with the worker, and not yet written
         self._next_due = math.inf
         self._next_keep = math.inf
         self._in_transaction = False
@@ -148,16 +151,26 @@ class EngineState:
         """Undo the transaction; `load` has to follow."""
         self._forget_new()
         self._done.clear()
+        self._ahead.clear()
+        self._started = []
         self.finished.clear()
         if self._db.in_transaction:
             self._db.execute("ROLLBACK")
         self._in_transaction = False
 
     def flush(self) -> None:
-        """Write the gathered inserts and completions."""
+        """Write the gathered inserts, leases and completions."""
+        self._ahead.clear()
         if self._new:
             self._begin()
             self._insert_new()
+        if self._started:
+            started, self._started = self._started, []
+            for ids, worker in started:
+                if max(ids) - min(ids) == len(ids) - 1:  # nothing else is between them
+                    self._db.execute(rows.START_RANGE, (self._now, worker, min(ids), max(ids)))
+                else:
+                    self._db.execute(rows.START, (self._now, worker, rows.text(rows.encode(ids))))
         if self._done:
             self._begin()
             done, self._done = self._done, {}

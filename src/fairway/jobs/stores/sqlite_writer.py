@@ -239,8 +239,10 @@ class Writer:
         # A worker that let a lease run out may be stopped or cut off, with its claim still waiting here: the job would
         # go to it again. It is answered with nothing; if it lives, it claims anew.
         silent, engine.silent = engine.silent, set()
+        engine.wanted = sum(claim.limit for claim in claims)
         for claim in claims:
             claim.result = [] if claim.worker in silent else claim.run(engine)
+            engine.wanted -= claim.limit
             if claim.result or claim.deadline <= moment or claim.worker in silent:
                 served.append(claim)
             else:
