@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
 
 import pytest
 
 from fairway.concurrency import Chan, background, with_cancel
 from fairway.events import Event, EventBus, EventHandlers, GroupOptions, RedisStreamsEventPublisher
-from fairway.events.errors import BusClosed, EventError, EventStoreUnavailable
+from fairway.events.errors import EventError, EventStoreUnavailable
 from fairway.events.stores.redis import RedisEventStore
-from fairway.events.stores.redis_link import Link
-from fairway.events.stores.redis_wire import Address
 from fairway.testing.event_stores import EventStoreConformance
 
 pytestmark = pytest.mark.integration
@@ -184,26 +180,6 @@ async def test_scripts_that_redis_has_forgotten_are_sent_again(redis_server) -> 
     redis_server.command("SCRIPT FLUSH SYNC")
     assert len(await store.claim("g", 10, 30.0, 5)) == 2
     await store.close()
-
-
-async def test_a_caller_that_is_cancelled_with_its_connecting_ends_as_cancelled(redis_server) -> None:
-    link = Link(Address.parse(redis_server.url))
-    os.kill(redis_server.process.pid, signal.SIGSTOP)
-    try:
-        calls = [asyncio.create_task(link.command("PING")) for _ in range(2)]
-        while link._connecting is None:
-            await asyncio.sleep(0)
-        await asyncio.sleep(0)
-        # As when a loop is closed: everything is cancelled at once. A task that repeats what fails would go on else.
-        link._connecting.cancel()
-        calls[0].cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await calls[0]
-        with pytest.raises(BusClosed):
-            await calls[1]
-    finally:
-        os.kill(redis_server.process.pid, signal.SIGCONT)
-        await link.close()
 
 
 async def test_a_server_that_became_a_replica_is_left_and_asked_for_again(redis_server) -> None:

@@ -1,9 +1,7 @@
 """What becomes of jobs when Redis is killed, flushed, full, forgetful, stopped or badly configured."""
 
 import asyncio
-import os
 import random
-import signal
 import subprocess
 import sys
 import time
@@ -28,8 +26,6 @@ from fairway.jobs.job import (
 from fairway.jobs.opening import open_store
 from fairway.jobs.store import StoreOptions
 from fairway.jobs.stores.redis import RedisStore
-from fairway.jobs.stores.redis_link import Link
-from fairway.jobs.stores.redis_wire import Address
 from fairway.testing.redis_server import RedisServer
 
 pytestmark = pytest.mark.integration
@@ -248,45 +244,6 @@ async def test_password_database_and_namespace(make_redis: MakeRedis) -> None:
         assert "geheim" not in repr(one)
     with pytest.raises(JobError, match="redis://"):
         open_store("redis+cluster://127.0.0.1:1/0")
-
-
-async def test_a_server_that_is_stopped_is_given_up(make_redis: MakeRedis) -> None:
-    server = make_redis()
-    link = Link(Address.parse(server.url), patience=0.3)
-    assert await link.command("ECHO", "there") == b"there"
-    assert server.process is not None
-    os.kill(server.process.pid, signal.SIGSTOP)
-    try:
-        with pytest.raises(StoreUnavailable, match="did not answer"):
-            await link.command("PING")
-    finally:
-        os.kill(server.process.pid, signal.SIGCONT)
-    assert await link.command("ECHO", "again") == b"again"
-    await link.close()
-    with pytest.raises(StoreUnavailable, match="not open"):
-        await link.command("PING")
-
-
-async def test_a_caller_that_is_cancelled_with_its_connecting_ends_as_cancelled(make_redis: MakeRedis) -> None:
-    server = make_redis()
-    link = Link(Address.parse(server.url))
-    assert server.process is not None
-    os.kill(server.process.pid, signal.SIGSTOP)
-    try:
-        calls = [asyncio.create_task(link.command("PING")) for _ in range(2)]
-        while link._connecting is None:
-            await asyncio.sleep(0)
-        await asyncio.sleep(0)
-        # As when a loop is closed: everything is cancelled at once. A task that repeats what fails would go on else.
-        link._connecting.cancel()
-        calls[0].cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await calls[0]
-        with pytest.raises(StoreUnavailable, match="not open"):
-            await calls[1]
-    finally:
-        os.kill(server.process.pid, signal.SIGCONT)
-        await link.close()
 
 
 async def test_a_server_that_became_a_replica_is_left_and_asked_for_again(make_redis: MakeRedis) -> None:

@@ -3,7 +3,7 @@
 Every step is a script (`redis_scripts`), so that its outcome is one of the contract's whatever other processes do. One
 connection waits for news (`XREAD BLOCK` of two seconds, never for ever) on behalf of every waiter in this process.
 
-All keys of a namespace lie in one slot of a cluster, and `redis_link` follows that slot. After FLUSHALL the log is
+All keys of a namespace lie in one slot of a cluster, and `fairway.resp` follows that slot. After FLUSHALL the log is
 empty and offsets start again at 1; members of a group join it again from the start. After a failover events that were
 not replicated are gone, as with every use of Redis.
 """
@@ -22,10 +22,9 @@ from fairway.events.errors import BusClosed, EventError, EventStoreUnavailable, 
 from fairway.events.event import Event
 from fairway.events.store import Claimed, Durability, Features, GroupInfo, Mark, Stored, dead_letter
 from fairway.events.stores import redis_scripts as scripts
-from fairway.events.stores.redis_link import Link, Script
-from fairway.events.stores.redis_wire import Address, Argument, Refusal
 from fairway.events.stores.wakeups import Wakeups
 from fairway.events.topic import check_group, check_topic, matcher
+from fairway.resp import Address, Argument, Faults, Link, Refusal, Script
 
 MAX_EVENT = 1024 * 1024  # bytes of one event in JSON
 _READ_BYTES = 16 * 1024 * 1024  # documents that one step of a read asks for, by the size of those before
@@ -38,18 +37,24 @@ _SPACING = (0.001, 0.008)
 _PAUSE = 0.5  # seconds between two tries of the listener while Redis is away
 _NOT_NOW = ("MOVED", "ASK", "TRYAGAIN", "CLUSTERDOWN", "LOADING", "MASTERDOWN", "BUSY")  # refusals that pass
 _LOG = logging.getLogger("fairway.events")
-_APPEND = Script(scripts.APPEND)
-_JOIN = Script(scripts.JOIN)
-_LEAVE = Script(scripts.LEAVE)
-_CLAIM = Script(scripts.CLAIM)
-_ACK = Script(scripts.ACK)
-_NACK = Script(scripts.NACK)
-_EXTEND = Script(scripts.EXTEND)
-_KILL = Script(scripts.KILL)
-_NEXT_DUE = Script(scripts.NEXT_DUE)
-_TRIM = Script(scripts.TRIM)
-_MARKS = Script(scripts.MARKS)
-_REMOVE = Script(scripts.REMOVE)
+FAULTS = Faults(
+    service="events",
+    unavailable=EventStoreUnavailable,
+    closed=lambda: BusClosed("the event store is closed"),
+    url=EventError,
+)
+_APPEND = Script("append", scripts.APPEND)
+_JOIN = Script("join", scripts.JOIN)
+_LEAVE = Script("leave", scripts.LEAVE)
+_CLAIM = Script("claim", scripts.CLAIM)
+_ACK = Script("ack", scripts.ACK)
+_NACK = Script("nack", scripts.NACK)
+_EXTEND = Script("extend", scripts.EXTEND)
+_KILL = Script("kill", scripts.KILL)
+_NEXT_DUE = Script("next_due", scripts.NEXT_DUE)
+_TRIM = Script("trim", scripts.TRIM)
+_MARKS = Script("marks", scripts.MARKS)
+_REMOVE = Script("remove", scripts.REMOVE)
 
 
 class RedisEventStore:
@@ -89,7 +94,7 @@ class RedisEventStore:
         namespace = query.pop("namespace", "fairway")
         if not re.fullmatch(r"[A-Za-z0-9_.-]{1,100}", namespace):
             raise EventError(f"expected a namespace of letters, digits, _, - and ., got {namespace[:80]!r}")
-        return cls(Address.parse(urlunsplit(parts._replace(query=urlencode(query)))), namespace=namespace)
+        return cls(Address.parse(urlunsplit(parts._replace(query=urlencode(query))), FAULTS), namespace=namespace)
 
     @property
     def features(self) -> Features:

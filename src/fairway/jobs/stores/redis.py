@@ -6,9 +6,10 @@ Redis was told to survive: with ``appendfsync always`` a power cut, with ``every
 last one to two seconds before a power cut. FLUSHALL empties the store, which goes on: running fences are answered LOST,
 and no id comes again.
 
-All keys of a namespace lie in one slot of a cluster, and `redis_link` follows that slot. A primary acknowledges before
-its replicas have a step: after a failover jobs that were not replicated are gone, and steps (a claim, a completion)
-undone. Ids and fences of such steps do not come again, so that no completion of before is taken for another's.
+All keys of a namespace lie in one slot of a cluster, and `fairway.resp` follows that slot. A primary acknowledges
+before its replicas have a step: after a failover jobs that were not replicated are gone, and steps (a claim, a
+completion) undone. Ids and fences of such steps do not come again, so that no completion of before is taken for
+another's.
 
 The clock is Redis's TIME for leases and due times alike, unless `StoreOptions.clock` is one of a test's own. Leases
 that ran out while Redis itself was down are not charged: at the first look after its restart they get
@@ -52,10 +53,9 @@ from fairway.jobs.stores import redis_keys as forms
 from fairway.jobs.stores import redis_queries as queries
 from fairway.jobs.stores import redis_scripts as scripts
 from fairway.jobs.stores.redis_keys import CODE_OF, join_id
-from fairway.jobs.stores.redis_link import leads_elsewhere, pack
 from fairway.jobs.stores.redis_news import Mark, Woken, parse_mark
 from fairway.jobs.stores.redis_views import RedisViews
-from fairway.jobs.stores.redis_wire import Argument, Refusal
+from fairway.resp import Argument, Refusal, leads_elsewhere, pack
 from fairway.telemetry import log
 
 _CHUNK = 1_000  # jobs that one script claims or settles

@@ -25,7 +25,7 @@ are let through. The append-only file has the effects of a script as one transac
 from __future__ import annotations
 
 from fairway.jobs.store import LEDGER_KEEP_S
-from fairway.jobs.stores.redis_link import Script
+from fairway.resp import Script
 
 _CONSTANTS = {
     "LEDGER": f"{LEDGER_KEEP_S:.0f}",

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from fairway.jobs.errors import StoreUnavailable
 from fairway.jobs.stores.redis_keys import Keys
 from fairway.jobs.stores.redis_link import Link
-from fairway.jobs.stores.redis_wire import Address
+from fairway.resp import Address
 from fairway.telemetry import log
 
 BLOCK_MS = 2000

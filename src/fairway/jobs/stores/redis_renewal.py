@@ -13,7 +13,7 @@ from fairway.jobs.errors import StoreUnavailable
 from fairway.jobs.job import Verdict
 from fairway.jobs.stores.redis_keys import MAX_NUMBER, NUMBER_BITS, Keys
 from fairway.jobs.stores.redis_scripts import RENEW
-from fairway.jobs.stores.redis_wire import CONNECT_S, Address
+from fairway.resp import CONNECT_S, Address
 
 if TYPE_CHECKING:
     from redis import Redis

@@ -22,10 +22,10 @@ from fairway.jobs.store import Features, StoreOptions
 from fairway.jobs.stores import redis_keys as forms
 from fairway.jobs.stores import redis_scripts as scripts
 from fairway.jobs.stores.redis_keys import Keys, split_id
-from fairway.jobs.stores.redis_link import Link, Refused, Script
+from fairway.jobs.stores.redis_link import FAULTS, Link, Refused
 from fairway.jobs.stores.redis_news import News
 from fairway.jobs.stores.redis_renewal import Renewal
-from fairway.jobs.stores.redis_wire import Address, Argument, Wire
+from fairway.resp import Address, Argument, Script, Wire
 from fairway.telemetry import log
 
 _MAINTAIN_S = 1.0
@@ -41,7 +41,7 @@ class RedisSession:
     def __init__(self, url: str, options: StoreOptions | None = None, *, namespace: str = "fairway") -> None:
         self.options = options or StoreOptions()
         self._keys = Keys(namespace)
-        self._addresses = Address.parse(url)
+        self._addresses = Address.parse(url, FAULTS)
         self._link = Link(self._addresses)
         self._renewal = Renewal(self._places, self._keys, self._clock)
         self._checked: Address | None = None  # the server whose settings are known

@@ -29,7 +29,7 @@ from fairway.jobs.stores import redis_queries as queries
 from fairway.jobs.stores.redis_keys import CODE_OF, STATE_OF
 from fairway.jobs.stores.redis_news import parse_mark
 from fairway.jobs.stores.redis_session import RedisSession
-from fairway.jobs.stores.redis_wire import Argument
+from fairway.resp import Argument
 
 _LOOK_AGAIN_S = 5.0  # a wait asks again this often, whatever it hears
 _FINAL_CODES = frozenset((b"c", b"d", b"x"))

@@ -279,25 +279,25 @@ class Writer:
     def _deliver(self, done: list[Operation], finished: list[int]) -> None:
         if self._retry_at and not any(operation.error for operation in done):
             self._retry_at = 0.0
-        loops: dict[asyncio.AbstractEventLoop, list[Operation]] = {}
-        for operation in done:
-            if operation.loop is not None:
-                loops.setdefault(operation.loop, []).append(operation)
+        loops = {operation.loop for operation in done if operation.loop is not None}
         waiters: dict[asyncio.AbstractEventLoop, list[asyncio.Future[None]]] = {}
         for job_id in finished:
             for future in self.waiters.get(job_id, ()):
                 waiters.setdefault(future.get_loop(), []).append(future)
-        for loop in {**loops, **waiters}:
+        alone = len(loops) == 1
+        for loop in loops.union(waiters) if waiters else loops:
+            mine = done if alone and loop in loops else [x for x in done if x.loop is loop]
             try:
-                loop.call_soon_threadsafe(self._resolve, loops.get(loop, []), waiters.get(loop, []))
+                loop.call_soon_threadsafe(self._resolve, mine, waiters.get(loop, ()))
             except RuntimeError:  # the loop was closed with calls under way: nobody is left to hear of them
-                self._hand_back([x for x in loops.get(loop, []) if isinstance(x, Claim)])
+                self._hand_back([x for x in mine if isinstance(x, Claim)])
 
-    def _resolve(self, done: list[Operation], waiters: list[asyncio.Future[None]]) -> None:
+    def _resolve(self, done: list[Operation], waiters: Sequence[asyncio.Future[None]]) -> None:
         """Runs in the callers' event loop."""
         for operation in done:
             future = operation.future
-            assert future is not None
+            if future is None:
+                continue  # nobody waits for it
             if future.done():  # its task was cancelled meanwhile
                 if isinstance(operation, Claim):
                     self._hand_back([operation])
