@@ -47,7 +47,7 @@ from fairway.api.job_bodies import (
     Verdicts,
     WorkerRequest,
 )
-from fairway.api.operation import Operation, Query, decode, operation, query_int, read, reply
+from fairway.api.operation import Operation, Query, check_text, decode, operation, query_int, read, reply
 from fairway.api.problem import RequestError
 from fairway.api.protocol import ANSWER
 from fairway.jobs.errors import BatchNotFound, InvalidJob, JobNotFound, LeaseLost
@@ -144,6 +144,7 @@ class _Jobs:
     async def enqueue(self, path: dict[str, Any], data: bytes, _receive: Receive) -> Enqueued:
         """Store one job and answer after the commit; the answer says how durable it is."""
         try:
+            check_text(data)
             job = _new_job.decode(data)
         except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
             job = _body(data, NewJob)  # decoded again for an error that names the field

@@ -109,9 +109,16 @@ async def read(request: Request, type: type[T], *, required: bool = True) -> T:
     return decode(data, type)
 
 
+def check_text(data: bytes) -> None:
+    """Raise `UnicodeDecodeError` unless `data` is UTF-8: msgspec does not look into what it hands on as `Raw`."""
+    if not data.isascii():
+        data.decode()
+
+
 def decode(data: bytes, type: type[T]) -> T:
     """Return JSON `data` as `type`; raises `RequestError` that names the field at fault."""
     try:
+        check_text(data)
         return msgspec.json.decode(data, type=type)
     except msgspec.ValidationError as error:
         message, _, where = str(error).partition(" - at ")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from fairway.api.jobs import about_one_job
+from fairway.api.operation import check_text
 from fairway.api.problem import Problem, problem_of
 from fairway.api.protocol import Answer
 from fairway.errors import FairwayError
@@ -56,6 +57,7 @@ class ShortEnqueue:
             return None
         path = url.decode()
         self._guard.check(path, headers, local)
+        check_text(body)
         job = _job.decode(body)
         if job.queue != (queue := path[11:-5]):
             if job.queue != "default":

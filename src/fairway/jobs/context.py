@@ -134,6 +134,8 @@ class JobContext:
             LeaseLost: The job is no longer this attempt's.
             asyncio.CancelledError: The job was cancelled; let it pass.
         """
+        if note is not None:
+            note = note.encode(errors="backslashreplace").decode()  # a lone surrogate has no place in JSON
         verdict = await self._store.progress(self.id, self.fence, value, note)
         if verdict is Verdict.LOST:
             raise LeaseLost(f"job {self.id} is no longer at fence {self.fence}")

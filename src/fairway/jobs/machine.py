@@ -9,6 +9,7 @@ import random
 import re
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import accumulate
 from typing import Literal, NamedTuple
 from zoneinfo import ZoneInfo
 
@@ -37,6 +38,17 @@ _QUEUE = re.compile(r"[A-Za-z0-9_.-]{1,100}")
 _KEY_LIMIT = 500
 _MAX_META = 16_384
 _YEARS_100 = 100 * 366 * 86_400.0
+
+MAX_DEPTH = 500
+"""Levels that arguments and results may be nested: SQLite reads 1,000, readers of JSON in some languages fewer."""
+
+FLAT = 2 * MAX_DEPTH
+"""Bytes of JSON that cannot be nested deeper than that."""
+
+_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"')
+_BRACKETS = bytes.maketrans(b"{}", b"[]")
+_NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+_STEPS = {ord("["): 1, ord("]"): -1}
 
 
 @lru_cache(4096)
@@ -84,7 +96,8 @@ def _is_plain(job: NewJob, max_payload: int) -> bool:
         and not job.meta
         and _is_kind(job.kind)
         and _is_queue(job.queue)
-        and 0 < len(memoryview(job.args)) <= max_payload
+        and 0 < (size := len(memoryview(job.args))) <= max_payload
+        and (size <= FLAT or not is_deep(job.args))
     )
 
 
@@ -107,6 +120,8 @@ def check_job(job: NewJob, max_payload: int, at: str = "") -> None:
         raise PayloadTooLarge(f"expected {at}args of at most {max_payload:,} bytes, got {size:,}", field=f"{at}args")
     if size == 0:
         raise refuse("args", "a JSON value", "")
+    if is_deep(job.args):
+        raise refuse("args", f"nested at most {MAX_DEPTH} levels", "more")
     bound("priority", job.priority, 0, 9)
     if job.delay_s is not None and job.run_at is not None:
         raise refuse("delay_s", "absent where run_at is given", job.delay_s)
@@ -121,6 +136,8 @@ def check_job(job: NewJob, max_payload: int, at: str = "") -> None:
     for field, key in (("unique_key", job.unique_key), ("concurrency_key", job.concurrency_key)):
         if key is not None and not 0 < len(key) <= _KEY_LIMIT:
             raise refuse(field, f"1 to {_KEY_LIMIT} characters", key[:50])
+        if key is not None and not _is_text(key):
+            raise refuse(field, "text without lone surrogates", key[:50])
     if job.unique_for_s is not None:
         if job.unique_key is None:
             raise refuse("unique_for_s", "absent where unique_key is", job.unique_for_s)
@@ -129,12 +146,34 @@ def check_job(job: NewJob, max_payload: int, at: str = "") -> None:
     bound("concurrency_limit", job.concurrency_limit, 1, 1_000_000)
     if job.meta and sum(len(k) + len(v) for k, v in job.meta.items()) > _MAX_META:
         raise refuse("meta", f"at most {_MAX_META:,} characters", "more")
+    if not all(_is_text(word) for pair in job.meta.items() for word in pair):
+        raise refuse("meta", "text without lone surrogates", job.meta)
     if len(job.then) > 100:
         raise refuse("then", "at most 100 jobs", len(job.then))
     for n, link in enumerate(job.then):
         if link.then:
             raise refuse(f"then[{n}].then", "absent: the list of the first job is the whole chain", link.then)
         check_job(link, max_payload, f"{at}then[{n}].")
+
+
+def _is_text(value: str) -> bool:
+    """Whether `value` can be written as UTF-8, which no store and no JSON goes without."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def is_deep(data: bytes | Raw) -> bool:
+    """Whether JSON is nested deeper than `MAX_DEPTH` levels."""
+    if len(memoryview(data)) <= FLAT:
+        return False
+    text = bytes(data)
+    if text.count(b"[") + text.count(b"{") <= MAX_DEPTH:
+        return False
+    brackets = _STRING.sub(b"", text).translate(_BRACKETS, _NO_BRACKETS)
+    return max(accumulate(map(_STEPS.__getitem__, brackets)), default=0) > MAX_DEPTH
 
 
 def _check_backoff(backoff: Backoff, at: str) -> None:
@@ -188,6 +227,8 @@ def check_key(key: str) -> None:
     """Raise `InvalidJob` unless `key` can be a key of the `once` ledger."""
     if not 0 < len(key) <= _KEY_LIMIT:
         raise InvalidJob(f"expected key to be 1 to {_KEY_LIMIT} characters, got {key[:50]!r}", field="key")
+    if not _is_text(key):
+        raise InvalidJob(f"expected key to be text without lone surrogates, got {key[:50]!r}", field="key")
 
 
 def check_filter(where: JobFilter) -> None:
@@ -197,18 +238,27 @@ def check_filter(where: JobFilter) -> None:
 
 
 def check_outcomes(outcomes: Sequence[Outcome]) -> None:
-    """Raise `InvalidJob` where an outcome has a negative delay."""
+    """Raise `InvalidJob` where an outcome has a negative delay, or an error that is no text."""
     for n, outcome in enumerate(outcomes):
         if isinstance(outcome, Failed):
             check_delay(outcome.retry_in_s, f"outcomes[{n}].retry_in_s")
+            if not _is_text(outcome.error):
+                field = f"outcomes[{n}].error"
+                raise InvalidJob(f"expected {field} to be text without lone surrogates", field=field)
         elif isinstance(outcome, Snoozed):
             check_delay(outcome.delay_s, f"outcomes[{n}].delay_s")
 
 
-def oversize(outcome: Completed, max_payload: int) -> Failed:
-    """Return the failure that takes the place of a completion whose result is above the payload limit."""
+def unfit(outcome: Completed, max_payload: int) -> Failed | None:
+    """Return the failure that takes the place of a completion whose result is too large or nested too deep, or None."""
     size = len(memoryview(outcome.result))
-    return Failed(outcome.id, outcome.fence, f"the result has {size:,} bytes, more than the limit of {max_payload:,}")
+    if size > max_payload:
+        why = f"the result has {size:,} bytes, more than the limit of {max_payload:,}"
+    elif is_deep(outcome.result):
+        why = f"the result is nested deeper than {MAX_DEPTH} levels"
+    else:
+        return None
+    return Failed(outcome.id, outcome.fence, why)
 
 
 def check_delay(delay_s: float | None, field: str) -> None:

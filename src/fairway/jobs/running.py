@@ -215,13 +215,27 @@ def _named_ending(lease: Lease, ending: Exception) -> Outcome:
     if isinstance(ending, Snooze):
         return Snoozed(lease.id, lease.fence, max(0.0, ending.delay_s))
     if isinstance(ending, Retry):
-        return Failed(lease.id, lease.fence, str(ending), retry_in_s=max(0.0, ending.delay_s))
+        return Failed(lease.id, lease.fence, _text_of(ending), retry_in_s=max(0.0, ending.delay_s))
     # Arguments that do not fit and kinds nobody knows may be right for a newer worker: those are tried again.
-    return Failed(lease.id, lease.fence, str(ending), retry=not isinstance(ending, Discard))
+    return Failed(lease.id, lease.fence, _text_of(ending), retry=not isinstance(ending, Discard))
+
+
+def _text_of(error: BaseException) -> str:
+    """Return what an error says: its own code may fail, and what it says need not be text that a store can take."""
+    try:
+        said = str(error)
+    except Exception as second:
+        said = f"(its text could not be made: {type(second).__name__})"
+    return _as_text(said)
+
+
+def _as_text(said: str) -> str:
+    """Return `said` with its lone surrogates, such as those in a file's name of undecodable bytes, written out."""
+    return said.encode(errors="backslashreplace").decode()
 
 
 def _describe(error: BaseException) -> str:
     """Return an error as one line and its traceback, innermost frames last and kept."""
     name = error.code if isinstance(error, JobError) else type(error).__name__
     frames = "".join(traceback.format_exception(error))
-    return f"{name}: {error}\n{frames[-6_000:]}"
+    return f"{name}: {_text_of(error)}\n{_as_text(frames[-6_000:])}"

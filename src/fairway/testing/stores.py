@@ -159,6 +159,7 @@ class StoreConformance:
             ({"unique_for_s": 5.0}, "unique_for_s"),
             ({"backoff": {"factor": 0.5}}, "backoff.factor"),
             ({"then": [{"kind": "k", "priority": 77}]}, "then[0].priority"),
+            ({"args": msgspec.Raw(b"[" * 501 + b"]" * 501)}, "args"),
         ],
     )
     async def test_bad_fields_are_named_and_nothing_is_stored(

@@ -4,8 +4,10 @@ import asyncio
 from pathlib import Path
 
 import pytest
+from msgspec import Raw
 
 from fairway.jobs.job import Completed, NewJob, Verdict, raw
+from fairway.jobs.machine import MAX_DEPTH
 from fairway.jobs.stores.sqlite import SqliteStore
 from fairway.testing import FakeClock
 from fairway.testing.stores import StoreConformance, StoreHarness
@@ -72,3 +74,22 @@ async def test_the_log_is_folded_into_the_file_before_it_grows(tmp_path: Path) -
         assert (tmp_path / "jobs.db").stat().st_size > 4 * before, "far more than the log holds was written"
         # Twice the bound while operations wait, and the transaction that passes it.
         assert log.stat().st_size < 3 * before
+
+
+async def test_the_deepest_arguments_and_results_that_are_taken_can_be_read_out_of_the_file(tmp_path: Path) -> None:
+    deepest = Raw(b"[" * MAX_DEPTH + b"]" * MAX_DEPTH)
+    path = tmp_path / "jobs.db"
+    async with SqliteStore(path) as store:
+        link = NewJob(kind="second", args=deepest)
+        await store.enqueue([NewJob(kind="first", args=deepest, then=(link,))])
+    async with SqliteStore(path) as store:
+        (first,) = await store.claim(["default"], 10, 30.0, "w")
+        assert first.args == deepest
+        assert await store.settle([Completed(first.id, first.fence, deepest)]) == [Verdict.OK]
+        (second,) = await store.claim(["default"], 10, 30.0, "w")
+        assert (second.args, second.previous) == (deepest, deepest)
+        deeper = Raw(b"[" + bytes(deepest) + b"]")
+        assert await store.settle([Completed(second.id, second.fence, deeper)]) == [Verdict.OK]
+        failed = await store.get(second.id)
+        assert failed is not None
+        assert failed.error == "the result is nested deeper than 500 levels"

@@ -118,6 +118,8 @@ CASES = {
         201,
     ),
     "no arguments": (post(b'{"kind":"send"}'), 201),
+    "no UTF-8 in what is handed on": (post(b'{"kind":"send","args":"\xff"}'), 400),
+    "beyond ASCII": (post('{"kind":"send","args":"grüße"}'.encode()), 201),
     "another queue in the body": (post(b'{"kind":"send","queue":"other"}'), 422),
     "a field that is not there": (post(b'{"kind":"send","nonsense":1}'), 422),
     "a field of another type": (post(b'{"kind":"send","priority":"high"}'), 422),

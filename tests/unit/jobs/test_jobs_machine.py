@@ -1,14 +1,16 @@
 """Decisions about jobs."""
 
 import math
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import Raw
 
 from fairway.jobs import machine
 from fairway.jobs.errors import InvalidJob
-from fairway.jobs.job import Backoff, Failed, NewBatch, NewJob, QueueConfig
+from fairway.jobs.job import Backoff, Completed, Failed, NewBatch, NewJob, QueueConfig
 
 
 @pytest.mark.parametrize(("attempt", "delay"), [(1, 1.0), (2, 2.0), (3, 4.0), (12, 2048.0), (13, 3600.0), (5000, 3600)])
@@ -72,6 +74,44 @@ def test_the_fast_way_through_accepts_nothing_that_the_slow_one_refuses() -> Non
     ):
         with pytest.raises(InvalidJob):
             machine.check_jobs([job], None, 100)
+
+
+def nested(levels: int, inside: bytes = b"") -> Raw:
+    return Raw(
+        b'[{"a":' * (levels // 2) + b"[" * (levels % 2) + (inside or b"1") + b"]" * (levels % 2) + b"}]" * (levels // 2)
+    )
+
+
+@pytest.mark.parametrize(
+    ("data", "deep"),
+    [
+        (nested(machine.MAX_DEPTH), False),
+        (nested(machine.MAX_DEPTH + 1), True),
+        (nested(2, b"[1]," * 2_000 + b"1"), False),
+        (nested(2, b'"' + b"[" * 2_000 + b'"'), False),
+        (nested(2, b'"\\"' + b"[{" * 2_000 + b'\\\\"'), False),
+        (nested(machine.MAX_DEPTH, b'["' + b"]" * 2_000 + b'"]'), True),
+    ],
+)
+def test_what_is_nested_too_deep_is_found_whatever_stands_in_strings(data: Raw, deep: bool) -> None:
+    assert machine.is_deep(data) is deep
+    failure = machine.unfit(Completed(1, 2, data), 1_000_000)
+    assert failure == (Failed(1, 2, "the result is nested deeper than 500 levels") if deep else None)
+    for job in (NewJob(kind="k", args=data), NewJob(kind="k", args=data, priority=9, meta={"a": "b"})):
+        if deep:
+            with pytest.raises(InvalidJob, match="at most 500 levels"):
+                machine.check_jobs([job], None, 1_000_000)
+        else:
+            machine.check_jobs([job], None, 1_000_000)
+
+
+@pytest.mark.parametrize("fields", [{"unique_key": "\ud800"}, {"concurrency_key": "\ud800"}, {"meta": {"a": "\ud800"}}])
+def test_text_that_has_no_bytes_is_refused(fields: dict[str, Any]) -> None:
+    with pytest.raises(InvalidJob, match="surrogates") as caught:
+        machine.check_jobs([NewJob(kind="k", **fields)], None, 100)
+    assert caught.value.field == f"jobs[0].{next(iter(fields))}"
+    with pytest.raises(InvalidJob, match="surrogates"):
+        machine.check_outcomes([Failed(1, 1, "\ud800")])
 
 
 def test_no_jobs_are_refused() -> None:

@@ -315,8 +315,8 @@ class MemoryState:
         if record.state != "running":
             again = record.state == "completed" and isinstance(outcome, Completed)
             return Verdict.OK if again else Verdict.LOST
-        if isinstance(outcome, Completed) and len(memoryview(outcome.result)) > self.options.max_payload:
-            outcome = machine.oversize(outcome, self.options.max_payload)
+        if isinstance(outcome, Completed):
+            outcome = machine.unfit(outcome, self.options.max_payload) or outcome
         self._free_slot(record)
         match outcome:
             case Completed(result=result):

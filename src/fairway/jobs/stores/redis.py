@@ -340,11 +340,11 @@ class RedisStore(RedisViews, Store):
         for outcome in outcomes:
             args += (outcome.id >> forms.NUMBER_BITS, outcome.fence)
             if isinstance(outcome, Completed):
-                result = bytes(outcome.result)
-                if len(result) <= most:
-                    args += ("c", result, "")
+                failure = machine.unfit(outcome, most)
+                if failure is None:
+                    args += ("c", bytes(outcome.result), "")
                     continue
-                outcome = machine.oversize(outcome, most)  # noqa: PLW2901 - the failure takes its place
+                outcome = failure  # noqa: PLW2901 - it takes its place
             if isinstance(outcome, Failed):
                 failed.append((len(args), outcome))
                 args += ("f", "", outcome.error[:ERROR_LIMIT].encode(errors="replace"))

@@ -187,6 +187,7 @@ class Engine(EngineState):
         """See `Store.settle`; the delays have been checked."""
         verdicts = []
         running, limit = self.running, self._options.max_payload
+        short = min(limit // 4, machine.FLAT)  # characters of a result that fits whatever it is
         for outcome in outcomes:
             run = running.get(outcome.id)
             if run is None or run.fence != outcome.fence:
@@ -196,8 +197,8 @@ class Engine(EngineState):
             run.queue.counts[RUNNING] -= 1
             if type(outcome) is Completed:
                 result = str(outcome.result, "utf-8")
-                if len(result) > limit // 4 and len(memoryview(outcome.result)) > limit:
-                    self._settle_slow(machine.oversize(outcome, limit), run)
+                if len(result) > short and (failure := machine.unfit(outcome, limit)) is not None:
+                    self._settle_slow(failure, run)
                 else:
                     keep = run.queue.config.keep_completed_s
                     if run.extra or keep <= 0:
