@@ -97,6 +97,7 @@ class Task(Generic[P, R]):
             f"{fn.__name__}_arguments", fields, forbid_unknown_fields=True
         )
         self._decode = msgspec.json.Decoder(self.arguments).decode
+        _check_types(options)
         self._template = NewJob(kind=name, **options)
         machine.check_job(self._template, 1 << 62)
 
@@ -108,8 +109,9 @@ class Task(Generic[P, R]):
         """Return the task with other job options: ``send.using(delay_s=60).job(…)``.
 
         Raises:
-            InvalidJob: An option is out of its bounds.
+            InvalidJob: An option is out of its bounds or of another type; `field` names it.
         """
+        _check_types(options)
         other = object.__new__(Task)
         for slot in Task.__slots__:
             setattr(other, slot, getattr(self, slot))
@@ -187,6 +189,15 @@ class Task(Generic[P, R]):
 
     def __repr__(self) -> str:
         return f"<Task {self.name} [{self.mode}, queue {self._template.queue}]>"
+
+
+def _check_types(options: JobOptions) -> None:
+    """Raise `InvalidJob` for an option of another type than the field's: a store would fail on it, or keep it."""
+    try:
+        msgspec.convert(options, JobOptions)
+    except msgspec.ValidationError as error:
+        message, _, where = str(error).partition(" - at `$.")
+        raise InvalidJob(f"{where.rstrip('`')}: {message}", field=where.rstrip("`")) from error
 
 
 def _signature(fn: Callable[..., Any]) -> tuple[list[tuple[str, Any] | tuple[str, Any, Any]], bool, Any]:

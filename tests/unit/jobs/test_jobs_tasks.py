@@ -1,5 +1,7 @@
 """Typed tasks: signatures become schemas, arguments are checked when a job is made."""
 
+from typing import Any
+
 import msgspec
 import pytest
 
@@ -122,3 +124,28 @@ def test_modules_are_looked_up() -> None:
         load_tasks("json")
     with pytest.raises(TaskError, match="to be a Tasks"):
         load_tasks("json:dumps")
+
+
+@pytest.mark.parametrize(
+    ("options", "field"),
+    [
+        ({"priority": 1.5}, "priority"),
+        ({"priority": "high"}, "priority"),
+        ({"unique_key": 5}, "unique_key"),
+        ({"delay_s": "5s"}, "delay_s"),
+        ({"meta": {"a": 1}}, "meta[...]"),
+        ({"backoff": 3}, "backoff"),
+        ({"then": ("next",)}, "then[0]"),
+    ],
+)
+def test_options_of_another_type_are_named(options: dict[str, Any], field: str) -> None:
+    tasks = Tasks()
+
+    async def send() -> None: ...
+
+    with pytest.raises(InvalidJob, match="Expected") as caught:
+        tasks.task(**options)(send)
+    assert caught.value.field == field
+    with pytest.raises(InvalidJob) as caught:
+        tasks.task(send).using(**options)
+    assert caught.value.field == field
