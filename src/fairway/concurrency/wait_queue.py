@@ -37,13 +37,20 @@ class WaitQueue:
         """Put `waiter` at the end."""
         self.items.append((waiter, value))
 
-    def serve(self, result: Any) -> tuple[bool, Any]:
-        """Commit the first waiter that is alive with `result`: (True, its value), or (False, None) if there is none."""
+    def serve(self, result: Any, late: list[ThreadWaiter] | None = None) -> tuple[bool, Any]:
+        """Commit the first waiter that is alive with `result`: (True, its value), or (False, None) if there is none.
+
+        A patient thread is put into `late`, for the caller to have it woken, where that is a list.
+        """
         items = self.items
         while items:
             waiter, value = items.popleft()
             if waiter.done():
                 self._dead -= 1
+            elif late is not None and isinstance(waiter, ThreadWaiter) and waiter.patient:
+                if waiter.admit(result):
+                    late.append(waiter)
+                    return True, value
             elif waiter.set_result(result):
                 return True, value
         return False, None

@@ -8,6 +8,13 @@ lost the claim sees the result after taking that lock once.
 A task is woken through the mailbox of its loop: results pile up in a queue, and one `call_soon_threadsafe` is
 under way at a time, however many there are. That call writes to a socket and lets other threads run meanwhile, so
 it is made after the lock of the channel was released: the woken task would run straight into that lock.
+
+A thread that waits to send may be admitted first and woken late: a task that receives moves its value into the
+buffer, and the thread is woken when the loop turns. Until the task waits, the thread could do nothing but contend
+with it for the interpreter, and be put to sleep a second time. So that it depends on no turn of any loop, which may
+stop or be blocked, such a waiter is patient for `PATIENCE` seconds only: then it looks by itself whether it was
+admitted, and if not, whoever serves it wakes it at once. Both sides hold the channel's lock where they look at
+`patient` and change it, so a thread leaves its wait at the latest `PATIENCE` seconds after it was admitted.
 """
 
 from __future__ import annotations
@@ -22,15 +29,20 @@ from typing import Any
 
 from fairway.concurrency.cases import CLOSED
 
+# How long a thread that waits to send leaves it to others when it is woken: as long as the interpreter, by default,
+# lets a thread wait for its turn.
+PATIENCE = 0.005
+
 
 class Mailbox:
-    """The way into one event loop from other threads, with wake-ups coalesced."""
+    """The way into one event loop from other threads, and out of it to threads, with wake-ups coalesced."""
 
-    __slots__ = ("_notified", "_waiting", "loop")
+    __slots__ = ("_late", "_notified", "_waiting", "loop")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop: asyncio.AbstractEventLoop = loop
         self._waiting: deque[TaskWaiter] = deque()
+        self._late: list[ThreadWaiter] = []
         self._notified = False
 
     def post(self, waiter: TaskWaiter) -> None:
@@ -58,6 +70,17 @@ class Mailbox:
         waiting = self._waiting
         while waiting:
             waiting.popleft().resume()
+
+    def wake_late(self, threads: list[ThreadWaiter]) -> None:
+        """Have `threads`, which were admitted, woken when the loop turns; to be called on the loop."""
+        if not self._late:
+            self.loop.call_soon(self._wake_threads)
+        self._late += threads
+
+    def _wake_threads(self) -> None:
+        late, self._late = self._late, []
+        for waiter in late:
+            waiter.wake()
 
 
 # Mailboxes whose loops are still to be notified. Whoever put one here rings after it has released the channel's
@@ -91,12 +114,17 @@ def mailbox_of(loop: asyncio.AbstractEventLoop) -> Mailbox:
 
 
 class ThreadWaiter:
-    """A thread that is blocked in `send_sync`, `recv_sync` or `recv_many_sync`."""
+    """A thread that is blocked in `send_sync`, `recv_sync` or `recv_many_sync`.
 
-    __slots__ = ("_wake", "abandoned", "claim", "result", "thread")
+    Attributes:
+        patient: Whether the thread may be woken some time after it was served. Changes under the channel's lock.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_wake", "abandoned", "claim", "patient", "result", "thread")
+
+    def __init__(self, *, patient: bool = False) -> None:
         self.claim: Lock = Lock()
+        self.patient: bool = patient
         self.result: Any = None
         self.abandoned: bool = False
         self.thread: int = threading.get_ident()
@@ -109,18 +137,33 @@ class ThreadWaiter:
 
     def set_result(self, result: Any) -> bool:
         """Commit with `result` and wake the thread; False if it was decided before."""
+        if not self.admit(result):
+            return False
+        self.wake()
+        return True
+
+    def admit(self, result: Any) -> bool:
+        """Commit with `result`, to be followed by `wake`; False if it was decided before."""
         if not self.claim.acquire(False):
             return False
         self.result = result
-        self._wake.release()
         return True
 
-    def wait(self, timeout: float | None) -> bool:
+    def wake(self) -> None:
+        """Wake the thread, which was committed."""
+        self._wake.release()
+
+    def wait(self, timeout: float | None, lock: Lock) -> bool:
         """Wait until the operation is committed; False if `timeout` seconds pass and it is abandoned.
 
-        Another exception raised here, such as KeyboardInterrupt, abandons the operation too.
+        `lock` is the channel's. Another exception raised here, such as KeyboardInterrupt, abandons the operation too.
         """
         try:
+            if self.patient:
+                patience = PATIENCE if timeout is None else min(timeout, PATIENCE)
+                if self._wake.acquire(True, patience) or self._admitted(lock):
+                    return True
+                timeout = None if timeout is None else timeout - patience
             if self._wake.acquire(True, -1 if timeout is None else timeout):
                 return True
         except BaseException:
@@ -131,6 +174,12 @@ class ThreadWaiter:
             return False
         self._wake.acquire()  # committed at the last moment: the passer is about to release it
         return True
+
+    def _admitted(self, lock: Lock) -> bool:
+        """Whether the operation is committed, its wake-up being late; if not, it will be woken at once."""
+        with lock:
+            self.patient = False
+            return self.claim.locked()
 
 
 class TaskWaiter:
