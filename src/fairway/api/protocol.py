@@ -18,6 +18,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 from typing import Protocol as Interface
+from weakref import ref
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
@@ -123,7 +124,9 @@ class Protocol(HttpToolsProtocol):
 
     def _go_long(self) -> None:
         super().on_headers_complete()
-        self.scope["extensions"] = {ANSWER: {"call": partial(self._answer, self.cycle)}}
+        if self.cycle is not None:
+            # Weakly: the cycle refers to its scope, and no request may leave garbage that only the collector finds.
+            self.scope["extensions"] = {ANSWER: {"call": partial(self._answer, ref(self.cycle))}}
 
     def on_body(self, body: bytes) -> None:
         """Take a part of the body."""
@@ -176,9 +179,10 @@ class Protocol(HttpToolsProtocol):
         cycle.response_complete = True
         self.on_response_complete()
 
-    def _answer(self, cycle: RequestResponseCycle, status: int, head: bytes, body: bytes) -> bool:
+    def _answer(self, weakly: ref[RequestResponseCycle], status: int, head: bytes, body: bytes) -> bool:
         """Answer a request of the long way at once; False where back-pressure or its beginning forbids it."""
-        if self.flow.write_paused or cycle.response_started:
+        cycle = weakly()
+        if cycle is None or self.flow.write_paused or cycle.response_started:
             return False
         if not cycle.disconnected:
             cycle.response_started = cycle.response_complete = True

@@ -111,11 +111,11 @@ class _Connection(asyncio.Protocol):
     def exchange(self, request: bytes, timeout_s: float) -> asyncio.Future[Answer]:
         """Send a request; the future has its answer, or `ConnectionError`, or `TimeoutError` after `timeout_s`."""
         assert self.transport is not None
+        self.transport.write(request)  # first: the server is at it while the rest is made ready
         loop = asyncio.get_running_loop()
         self._answer = Answer()
         self._future = loop.create_future()
         self._timer = loop.call_later(timeout_s, self._expire)
-        self.transport.write(request)
         return self._future
 
     def _expire(self) -> None:

@@ -2,12 +2,14 @@
 
 import asyncio
 import contextlib
+import gc
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from fairway.api.app import Services, create_app
 from fairway.api.guard import Guard, GuardPolicy
@@ -317,6 +319,27 @@ async def test_a_bug_at_once_is_logged_and_told_without_details(capsys: pytest.C
         assert (status, body["code"], api.long) == (500, "api.internal", 1)
         assert "secret" not in str(body)
         assert "a secret inside" in capsys.readouterr().err
+
+
+async def test_a_request_leaves_nothing_to_the_garbage_collector() -> None:
+    def cycles() -> int:
+        return sum(isinstance(found, RequestResponseCycle) for found in gc.get_objects())
+
+    body = b'{"worker":"w","limit":1,"lease_s":5}'
+    gc.collect()
+    gc.disable()
+    try:
+        async with served(MemoryStore()) as api, api.connect() as peer:
+            before = cycles()
+            for _ in range(20):
+                await peer.send(post(body, "/v1/queues/mail:lease"))
+                status, _, told = await peer.answer()
+                assert (status, told) == (200, {"jobs": []})
+            assert api.long == 20
+            # One connection knows its last request; a long pause for the rest would come when a job least needs it.
+            assert cycles() - before <= 2
+    finally:
+        gc.enable()
 
 
 async def test_a_client_that_goes_away_disturbs_nobody() -> None:
