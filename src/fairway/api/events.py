@@ -91,7 +91,14 @@ class _Handlers:
         errors=(422, 503),
     )
     async def subscribe(self, request: Request) -> Response:
-        pattern = next(iter(query_values(request, "topic")), ">")
+        patterns = query_values(request, "topic") or [">"]
+        if len(patterns) > 1:
+            raise RequestError(
+                f"Expected one topic or pattern, got {len(patterns)}.",
+                field="topic",
+                hint="Subscribe to a pattern such as orders.>, or open a stream for each.",
+            )
+        pattern = patterns[0]
         matcher(pattern)
         policy = request.query_params.get("policy", "disconnect")
         if policy not in _POLICIES:

@@ -263,6 +263,8 @@ class _Jobs:
     async def _lease(self, queues: list[str], asked: LeaseRequest, receive: Receive) -> Leased:
         if not 0 < len(asked.worker) <= 200:
             raise InvalidJob("expected worker to be 1 to 200 characters", field="worker")
+        if asked.wait_s < 0:
+            raise InvalidJob(f"expected wait_s to be 0 or more seconds, got {asked.wait_s!r}", field="wait_s")
         claim = self.service.claim
         wait_s = min(asked.wait_s, MAX_WAIT_S)
         if wait_s <= 0:

@@ -85,11 +85,12 @@ def _is_plain(job: NewJob, max_payload: int) -> bool:
         and job.delay_s is None
         and job.run_at is None
         and 1 <= job.max_attempts <= 1000
-        and (job.timeout_s is None or job.timeout_s > 0)
+        and (job.timeout_s is None or 0 < job.timeout_s <= _YEARS_100)
         and job.backoff is DEFAULT_BACKOFF
         and job.unique_key is None
         and job.unique_for_s is None
         and job.concurrency_key is None
+        and job.concurrency_limit == 1
         and job.result_ttl_s == 86_400.0
         and job.keep_s is None
         and not job.then

@@ -93,3 +93,11 @@ async def test_the_deepest_arguments_and_results_that_are_taken_can_be_read_out_
         failed = await store.get(second.id)
         assert failed is not None
         assert failed.error == "the result is nested deeper than 500 levels"
+
+
+async def test_an_outcome_of_any_integers_is_lost_and_costs_nobody_anything(tmp_path: Path) -> None:
+    async with SqliteStore(tmp_path / "jobs.db") as store:
+        ids = (10**30, -(10**30), 2**63, -1, 0, 2**53)
+        outcomes = [Completed(number, fence) for number in ids for fence in (1, 10**30)]
+        assert await store.settle(outcomes) == [Verdict.LOST] * len(outcomes)
+        assert store.renew([(number, number) for number in ids], 30.0) == [Verdict.LOST] * len(ids)

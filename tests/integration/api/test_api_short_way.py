@@ -211,6 +211,18 @@ async def test_a_long_body_is_read_with_back_pressure(tmp_path: Path) -> None:
         assert api.long == 1
 
 
+@pytest.mark.parametrize("path", [PATH, "/v1/jobs:replay"])
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_who_sends_far_too_much_is_told_so_and_not_cut_off(tmp_path: Path, path: str, chunked: bool) -> None:
+    size = 8_000_000  # more than sockets hold
+    length = "transfer-encoding: chunked" if chunked else f"content-length: {size}"
+    body = b"%x\r\n%b\r\n0\r\n\r\n" % (size, b"x" * size) if chunked else b"x" * size
+    async with served(SqliteStore(tmp_path / "jobs.db"), max_body=15_000) as api, api.connect() as peer:
+        await peer.send(post(b"", path, "content-type: application/json", length, plain=False) + body)
+        status, _, problem = await peer.answer()
+        assert (status, problem["code"]) == (413, "request.too_large")
+
+
 async def test_a_connection_is_kept_and_its_ways_mix(store: Store) -> None:
     async with served(store) as api, api.connect() as peer:
         for n in range(3):

@@ -173,6 +173,8 @@ async def test_without_follow_a_stream_ends_at_the_newest_event(client: Client, 
     ("query", "field"),
     [
         ("topic=a b", "topic"),
+        ("topic=a&topic=b", "topic"),
+        ("topic=a,b", "topic"),
         ("after=x", "after"),
         ("after=-1", "after"),
         ("since=nan", "since"),

@@ -70,6 +70,9 @@ def test_the_fast_way_through_accepts_nothing_that_the_slow_one_refuses() -> Non
         NewJob(kind="k", priority=10),
         NewJob(kind="k", max_attempts=0),
         NewJob(kind="k", timeout_s=0.0),
+        NewJob(kind="k", timeout_s=1e300),
+        NewJob(kind="k", concurrency_limit=0),
+        NewJob(kind="k", concurrency_limit=10**30),
         NewJob(kind="k", backoff=Backoff(factor=0.0)),
     ):
         with pytest.raises(InvalidJob):

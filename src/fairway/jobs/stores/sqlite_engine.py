@@ -215,7 +215,7 @@ class Engine(EngineState):
         return verdicts
 
     def _settled_before(self, outcome: Outcome) -> Verdict:
-        if type(outcome) is Completed:
+        if type(outcome) is Completed and 0 < outcome.id <= self.last_id:  # any integer may come
             self.flush()
             row = self._db.execute("SELECT state, fence FROM jobs WHERE id = ?", (outcome.id,)).get
             if row == (COMPLETED, outcome.fence):
