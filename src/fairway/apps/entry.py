@@ -35,13 +35,15 @@ def write(registry: Path, app_folder: Path, name: str | None = None) -> Path:
         name: Name of the app; None takes the folder's, in small letters with dashes.
 
     Raises:
-        EntryError: `app_folder` is no folder, or the name or the folder is registered already.
+        EntryError: `app_folder` is no folder or has a path that no entry can name, or the name or the folder is
+            registered already.
     """
     source = Path(os.path.realpath(app_folder))
     if not source.is_dir():
         raise EntryError(
             f"expected a folder at {shown(str(app_folder), 200)}, found none", code="registry.source_missing"
         )
+    _check_path(source)
     chosen = _name(source, name)
     registry = Path(os.path.abspath(registry))
     try:
@@ -66,6 +68,20 @@ def write(registry: Path, app_folder: Path, name: str | None = None) -> Path:
     if not inside:
         trust(source)
     return path
+
+
+def _check_path(source: Path) -> None:
+    """Raise `EntryError` for a folder whose entry could not be read again."""
+    if source.parent == source:
+        raise EntryError(f"expected an app's folder, got the root of all: {source}", hint="Say the folder of one app.")
+    try:
+        values.text(str(source)).encode()
+    except ValueError as error:  # UnicodeEncodeError, too: bytes that are no UTF-8
+        raise EntryError(
+            f"expected a path in UTF-8 without control or invisible characters, got {shown(str(source), 200)}",
+            code="registry.invalid_value",
+            hint="Rename the folder.",
+        ) from error
 
 
 def _name(source: Path, name: str | None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -99,6 +100,21 @@ def test_what_is_no_folder_is_refused(repository: Path) -> None:
     strange.mkdir()
     with pytest.raises(EntryError, match="expected a folder name"):
         write(repository / "registry", strange)
+
+
+@pytest.mark.parametrize("name", [b"new\nline", b"bell\x07", b"\xe2\x80\xaeback", b"latin-\xff"])
+def test_a_folder_that_no_entry_can_name_is_refused(repository: Path, name: bytes) -> None:
+    folder = repository / os.fsdecode(name)
+    folder.mkdir()
+    with pytest.raises(EntryError, match="expected a path in UTF-8 without control"):
+        write(repository / "registry", folder, "app")
+    assert not (repository / "registry" / "app.yaml").exists()
+
+
+def test_the_root_of_all_is_no_app(repository: Path) -> None:
+    with pytest.raises(EntryError, match="the root of all"):
+        write(repository / "registry", Path("/"), "everything")
+    assert trusted_folders() == ()
 
 
 def test_the_tree_of_a_registry(tmp_path: Path) -> None:
