@@ -373,7 +373,7 @@ class ClientConnection(asyncio.Protocol):
         if payload:
             exchange.request_body(payload)
         if decoder.done and not exchange.over:
-            exchange.request_end(decoder.rendered_trailers())
+            exchange.request_end(decoder.rendered_trailers(exchange.head.named))
 
     def _end_of_body(self) -> None:
         self.state = WAIT

@@ -30,8 +30,8 @@ import time
 from typing import TYPE_CHECKING, Final, cast
 
 from fairway.proxy.framing import LAST_CHUNK, encode_end
-from fairway.proxy.page import date_line, error_page
-from fairway.proxy.render import render_request, render_small_answer
+from fairway.proxy.page import error_page
+from fairway.proxy.render import render_answer, render_request, render_small_answer
 from fairway.proxy.request import RequestHead
 from fairway.proxy.response import ResponseHead
 from fairway.proxy.tunnel import Tunnel
@@ -62,12 +62,14 @@ class Exchange:
         sent: Bytes of the answer's body given to the client.
         body_done: The request's body, if any, has come whole.
         over: The exchange has ended.
+        left: It ended because the client left.
         express: A whole plain answer may be given by `express.deliver`.
         attempts: Targets and connections tried.
         hold_timer: Ends the wait for a table, while there is one.
     """
 
     over = False
+    left = False
     express = False
     body_done = False
     status = 0
@@ -400,28 +402,11 @@ class Exchange:
             framing += b"Connection: close\r\n"
         elif not head.minor:
             framing += b"Connection: keep-alive\r\n"
-        if response.status == 426 and response.upgrade is not None:
-            framing += b"Upgrade: %b\r\n" % response.upgrade
-            framing += b"Connection: Upgrade\r\n"
-        if not response.has_date:
-            framing += date_line()
-        if self.extra:
-            framing += self.extra
         if payload:
             self.sent = len(payload)
             if self._rechunk:
                 payload = b"%x\r\n%b\r\n" % (len(payload), payload)
-        client.write(
-            b"".join(
-                (
-                    response.start,
-                    *response.lines,
-                    framing,
-                    b"X-Request-Id: %b\r\n\r\n" % (response.request_id or self.request_id),
-                    payload,
-                )
-            )
-        )
+        client.write(render_answer(self, response, framing, payload))
         if response.chunked or response.length < 0:
             self._classify_stream(response)
 
@@ -539,7 +524,7 @@ class Exchange:
             return
         upstream = self.upstream
         if self.tunnel is None:
-            self.status = 499
+            self.status, self.left = 499, True
         self.settle()
         if upstream is not None:
             if self.tunnel is not None:

@@ -58,6 +58,8 @@ _REQUEST: Final = {
 }
 _RESPONSE: Final = {**_COMMON, b"te": DROP, b"date": DATE}
 _LIMIT: Final = 2048
+_NAME_BYTES: Final = 64
+"""Longer names are classified anew each time: a stranger may choose them, and must not fill the memory with them."""
 
 TRAILER_FORBIDDEN: Final = frozenset({b"transfer-encoding", b"content-length", b"host"})
 """Trailer fields that would speak of framing or routing: the message is refused."""
@@ -78,6 +80,9 @@ TRAILER_DROPPED: Final = frozenset(
     }
 )
 """Trailer fields that a recipient could mistake for header fields (RFC 9110 6.5.1): left out, the message goes on."""
+
+MAX_DIGITS: Final = 20
+"""Digits that a Content-Length may have, zeros in front not counted: as many as 64 bits need."""
 
 NEVER_STRIPPED: Final = frozenset({b"host", b"content-length", b"transfer-encoding", b"close", b"keep-alive", b""})
 """Names that `Connection` may list without effect: framing and routing are the door's own business."""
@@ -105,10 +110,11 @@ class Kinds:
         kind = self._names.get(lower)
         if kind is None:
             kind = self._of_family(lower)
-        if len(self._known) >= _LIMIT:
-            self._known.clear()
-            self._known.update(self._names)
-        self._known[name] = kind
+        if len(name) <= _NAME_BYTES:
+            if len(self._known) >= _LIMIT:
+                self._known.clear()
+                self._known.update(self._names)
+            self._known[name] = kind
         return kind
 
     def _of_family(self, lower: bytes) -> int:
@@ -136,6 +142,12 @@ def list_tokens(values: list[bytes]) -> list[bytes]:
 def is_token(value: bytes) -> bool:
     """Tell whether `value` is a token as RFC 9110 5.6.2 has it."""
     return _TOKEN.match(value) is not None
+
+
+def may_trail(name: bytes) -> bool:
+    """Tell whether a trailer field may be passed on; an alias with underscores counts as what it stands for."""
+    plain = name.lower().replace(b"_", b"-")
+    return plain not in TRAILER_DROPPED and not plain.startswith(b"x-forwarded-")
 
 
 def strip_named(lines: list[bytes], names: set[bytes]) -> list[bytes]:

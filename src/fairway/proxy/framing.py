@@ -11,11 +11,12 @@ extensions. What it lets pass and is held here: endless chunk extensions, traile
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Final
 
 import httptools
 
-from fairway.proxy.fields import TRAILER_DROPPED, TRAILER_FORBIDDEN
+from fairway.proxy.fields import TRAILER_FORBIDDEN, may_trail
 
 _PRIMER: Final = b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"
 _END: Final = b"\r\n\r\n"
@@ -166,13 +167,16 @@ class ChunkedDecoder:
             if name.lower() in TRAILER_FORBIDDEN:
                 raise FramingError(f"trailer {name.decode('latin-1')} speaks of framing")
 
-    def rendered_trailers(self) -> bytes:
-        """Return the trailers that may be passed on, one line each."""
+    def rendered_trailers(self, named: Collection[bytes] = ()) -> bytes:
+        """Return the trailers that may be passed on, one line each.
+
+        Args:
+            named: What the message's `Connection` names, in lower case: none of it is passed on (RFC 9110 7.6.1).
+        """
         return b"".join(
             b"%b: %b\r\n" % (name, value)
             for name, value in self.trailers
-            if (lower := name.lower()) not in TRAILER_DROPPED
-            and not lower.startswith((b"x-forwarded-", b"x_forwarded_"))
+            if may_trail(name) and name.lower() not in named
         )
 
 

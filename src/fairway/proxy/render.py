@@ -1,4 +1,4 @@
-"""What the door writes: a request's head for the upstream, and small answers of its own.
+"""What the door writes: a request's head for the upstream, an answer's for the client, and small answers of its own.
 
 A head that carries no framing and brings no forwarding fields is three pieces put together: what `RequestHead.rendered`
 keeps for every request with the same bytes, what the connection keeps for every request to the same host, and the id.
@@ -14,6 +14,7 @@ from fairway.proxy.request import RequestHead
 if TYPE_CHECKING:
     from fairway.proxy.downstream import ClientConnection
     from fairway.proxy.exchange import Exchange
+    from fairway.proxy.response import ResponseHead
     from fairway.proxy.table import RouteState
 
 
@@ -84,6 +85,24 @@ def _forwarded(head: RequestHead, client: ClientConnection, host: bytes) -> byte
         head.forwarded_proto or (b"https" if client.secure else b"http"),
         head.forwarded_host or host,
     )
+
+
+def render_answer(exchange: Exchange, response: ResponseHead, framing: bytes, payload: bytes) -> bytes:
+    """Return the head that the client gets, with the first part of the body behind it.
+
+    Args:
+        exchange: Whose answer it is.
+        response: What the upstream said.
+        framing: Rendered fields that say where the message ends, and whether the connection goes on.
+        payload: As it is to be written.
+    """
+    if response.status == 426 and response.upgrade is not None:
+        framing += b"Upgrade: %b\r\nConnection: Upgrade\r\n" % response.upgrade
+    if not response.has_date:
+        framing += date_line()
+    request_id = response.request_id or exchange.request_id
+    last = b"%bX-Request-Id: %b\r\n\r\n" % (exchange.extra, request_id)
+    return b"".join((response.start, *response.lines, framing, last, payload))
 
 
 def render_small_answer(status: int, fields: bytes, content: bytes, exchange: Exchange, keep: bool) -> bytes:

@@ -19,12 +19,13 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Collection
 from typing import Final
 
 import httptools
 
 from fairway.proxy import fields
-from fairway.proxy.fields import REQUEST_KINDS, list_tokens, without_line_ends
+from fairway.proxy.fields import MAX_DIGITS, REQUEST_KINDS, list_tokens, without_line_ends
 
 _METHODS: Final = frozenset({b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"OPTIONS", b"PATCH"})
 _EXTENSION_METHOD: Final = re.compile(rb"[A-Z][A-Z0-9_-]{0,31}\Z")
@@ -35,8 +36,9 @@ _HOST: Final = re.compile(
     rb"(?P<name>[A-Za-z0-9_](?:[A-Za-z0-9_-]|\.(?!\.))*|\[[0-9A-Fa-f:.]{2,45}\])(?::(?P<port>[0-9]{0,5}))?\Z"
 )
 _REQUEST_ID: Final = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}\Z")
-_TRACEPARENT: Final = re.compile(
-    rb"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?\Z"
+_TRACE: Final = rb"-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
+_TRACEPARENT: Final = re.compile(  # only a later version may bring more than these parts
+    rb"(?:00%b|(?!00|ff)[0-9a-f]{2}%b(?:-.*)?)\Z" % (_TRACE, _TRACE)
 )
 MAX_TARGET: Final = 16 * 1024
 CHALLENGES: Final = b"/.well-known/acme-challenge/"
@@ -95,6 +97,7 @@ class RequestHead:
         name: Lower-case host for routing.
         minor: 1 or 0, of HTTP/1.x.
         lines: Fields to forward, rendered, in order.
+        named: What `Connection` names, in lower case: not passed on, nor as a trailer.
         length: Declared length of the body, or -1.
         chunked: Whether the body is in chunked coding.
         keep_alive: Whether the client lets the connection go on.
@@ -127,6 +130,7 @@ class RequestHead:
         "method",
         "minor",
         "name",
+        "named",
         "plain",
         "rendered",
         "request_id",
@@ -147,6 +151,7 @@ class RequestHead:
         self.keep_alive = True
         self.chunked = self.expects = self.te_trailers = self.direct = self.plain = False
         self.lines: list[bytes] = []
+        self.named: Collection[bytes] = ()
         self.host: bytes | None = None
         self.upgrade: bytes | None = None
         self.request_id: bytes | None = None
@@ -181,10 +186,12 @@ class RequestHead:
 
     def _special(self, kind: int, name: bytes, value: bytes) -> None:
         if kind == fields.CONTENT_LENGTH:
-            if self.length >= 0 or not value.isdigit():
-                self._fault = "expected one Content-Length of digits"
+            if len(value) > MAX_DIGITS:
+                value = value.lstrip(b"0").rjust(1, b"0")
+            if self.length >= 0 or not value.isdigit() or len(value) > MAX_DIGITS:
+                self._fault = f"expected one Content-Length of at most {MAX_DIGITS} digits"
             else:
-                self.length = int(value[:20])
+                self.length = int(value)
         elif kind == fields.TRANSFER_ENCODING:
             if self._coding is not None:
                 self._fault = "expected one Transfer-Encoding, got several"
@@ -362,6 +369,7 @@ class RequestHead:
             self.upgrade = b", ".join(wanted) if wanted and all(map(_is_protocol, wanted)) else None
         named = tokens - fields.NEVER_STRIPPED
         if named:
+            self.named = named.copy()
             self.lines = fields.strip_named(self.lines, named)
             if b"te" not in tokens or not self.te_trailers:
                 named.discard(b"te")

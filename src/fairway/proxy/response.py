@@ -10,14 +10,17 @@ that llhttp refuses is shown to it once more without.
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from typing import Final
 
 import httptools
 
 from fairway.proxy import fields
-from fairway.proxy.fields import RESPONSE_KINDS, list_tokens, without_line_ends
+from fairway.proxy.fields import MAX_DIGITS, RESPONSE_KINDS, list_tokens, without_line_ends
 
 _STATUS_LINE: Final = re.compile(rb"HTTP/1\.([01]) ([1-9][0-9]{2})( [\t\x20-\x7e\x80-\xff]*)?\Z")
+_LINE_BYTES: Final = 64
+"""Longer status lines are read anew each time: an upstream may choose them, and must not fill the memory with them."""
 _status_lines: dict[bytes, tuple[int, int, bytes]] = {}
 _get_kind = RESPONSE_KINDS.get
 _join = b"".join
@@ -34,9 +37,10 @@ def _status_line(line: bytes) -> tuple[int, int, bytes]:
     if match is None:
         raise BadResponse("expected HTTP/1.x, a status and a reason in the first line")
     known = (int(match[1]), int(match[2]), b"HTTP/1.1 %b%b\r\n" % (match[2], match[3] or b" "))
-    if len(_status_lines) >= 1024:
-        _status_lines.clear()
-    _status_lines[line] = known
+    if len(line) <= _LINE_BYTES:
+        if len(_status_lines) >= 1024:
+            _status_lines.clear()
+        _status_lines[line] = known
     return known
 
 
@@ -47,6 +51,7 @@ class ResponseHead:
         status: 100 to 999.
         start: Status line for the client.
         lines: Fields to pass on, rendered, in order, `Content-Length` not among them.
+        named: What `Connection` names, in lower case: not passed on, nor as a trailer.
         length: Declared length, or -1.
         chunked: Whether the body is in chunked coding.
         reusable: Whether the upstream lets its connection go on.
@@ -64,6 +69,7 @@ class ResponseHead:
         "length",
         "lines",
         "minor",
+        "named",
         "plain",
         "rendered",
         "request_id",
@@ -83,6 +89,7 @@ class ResponseHead:
         self.reusable = True
         self.chunked = self.upgrade_named = self.has_date = self.plain = False
         self.lines: list[bytes] = []
+        self.named: Collection[bytes] = ()
         self.upgrade: bytes | None = None
         self.request_id: bytes | None = None
         self.trailer: list[bytes] | None = None
@@ -105,10 +112,12 @@ class ResponseHead:
             self.lines.append(_join((name, b": ", value.rstrip(b" \t"), b"\r\n")))
         elif kind == 2:
             value = value.strip(b" \t")
-            if self.length >= 0 or not value.isdigit():
-                self._fault = "expected one Content-Length of digits"
+            if len(value) > MAX_DIGITS:
+                value = value.lstrip(b"0").rjust(1, b"0")
+            if self.length >= 0 or not value.isdigit() or len(value) > MAX_DIGITS:
+                self._fault = f"expected one Content-Length of at most {MAX_DIGITS} digits"
             else:
-                self.length = int(value[:20])
+                self.length = int(value)
         else:
             self._special(kind, value.strip(b" \t"))
 
@@ -184,6 +193,7 @@ class ResponseHead:
             self.reusable = b"keep-alive" in tokens
         named = tokens - fields.NEVER_STRIPPED
         if named:
+            self.named = named
             self.lines = fields.strip_named(self.lines, named)
             if b"trailer" in named:
                 self.trailer = None

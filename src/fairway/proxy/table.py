@@ -46,10 +46,10 @@ class RouteBooks:
     def __repr__(self) -> str:
         return f"<RouteBooks in_flight={self.in_flight} answers={sum(self.statuses)}>"
 
-    def close(self, status: int, latency: float) -> None:
-        """Count an exchange that has ended, 499 where the client left."""
+    def close(self, status: int, latency: float, left: bool) -> None:
+        """Count an exchange that has ended; `left` says that the client did not wait for that."""
         self.in_flight -= 1
-        self.statuses[status // 100 if status != 499 else 10] += 1
+        self.statuses[10 if left else status // 100] += 1
         self.buckets[bisect_left(HISTOGRAM_BOUNDS_S, latency)] += 1
         self.latency_sum += latency
 

@@ -375,7 +375,8 @@ class UpstreamConnection(asyncio.Protocol):
 
     def _end_chunks(self, exchange: Exchange, decoder: ChunkedDecoder, rest: bytes) -> None:
         self._decoder = None
-        exchange.finish(self._reusable and not rest, decoder.rendered_trailers())
+        named = exchange.response.named if exchange.response is not None else ()
+        exchange.finish(self._reusable and not rest, decoder.rendered_trailers(named))
 
     def _assemble(self, exchange: Exchange, data: bytes) -> None:
         """Wait for the rest of a head, refusing at once what cannot become one."""

@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 BACKLOG: Final = 4096
 HELD_PER_ROUTE: Final = 1024
+HELD_PER_WORKER: Final = 2048
+"""Over all routes: each may bring a body of which 64 KiB wait in memory with it."""
 _CHALLENGE: Final = re.compile(rb"/\.well-known/acme-challenge/([A-Za-z0-9_-]{1,128})\Z")
 _ADDRESSES: Final = 4096
 
@@ -242,8 +244,9 @@ class Worker:
         route = exchange.route
         assert route is not None
         held = self._held.setdefault(route.name, deque())
-        if len(held) >= HELD_PER_ROUTE:
-            exchange.refuse(503, "Too many requests wait for this service.", b"Retry-After: 1\r\n")
+        if len(held) >= HELD_PER_ROUTE or sum(map(len, self._held.values())) >= HELD_PER_WORKER:
+            full = "this service" if len(held) >= HELD_PER_ROUTE else "services that are about to return"
+            exchange.refuse(503, f"Too many requests wait for {full}.", b"Retry-After: 1\r\n")
             return
         held.append(exchange)
         route.held = len(held)
@@ -390,7 +393,7 @@ class Worker:
         self.in_flight -= 1
         route = exchange.route
         if route is not None:
-            route.books.close(exchange.status, exchange.latency)
+            route.books.close(exchange.status, exchange.latency, exchange.left)
         if self.log is not None:
             self.log.exchange(exchange)
         if self._settled:

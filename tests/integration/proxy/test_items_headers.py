@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from door_peers import DoorProcess, ScriptedUpstream, get
+from door_peers import DoorProcess, Received, ScriptedUpstream, UpstreamPeer, get
 
 pytestmark = pytest.mark.integration
 
@@ -123,6 +123,22 @@ def test_item_04_answer_trailers_are_forwarded_unannounced_too(
     assert answer.value("trailer") == b"X-A"
     old = door.ask(get(path, version="1.0"))
     assert old.body == b"abc"
+
+
+def test_item_02_trailers_that_connection_names_are_removed_both_ways(
+    door: DoorProcess, upstream: ScriptedUpstream, path: str
+) -> None:
+    def script(peer: UpstreamPeer, request: Received) -> bool:
+        request.body, request.trailers, request.complete = peer.read_body(request.head)
+        peer.send(b"HTTP/1.1 200 OK\r\nConnection: X-A\r\nTransfer-Encoding: chunked\r\n\r\n")
+        peer.send(b"2\r\nok\r\n0\r\nX-A: 1\r\nX-B: 2\r\n\r\n")
+        return True
+
+    upstream.on(path, script)
+    body = b"3\r\nabc\r\n0\r\nX-C: 1\r\nX-D: 2\r\n\r\n"
+    answer = door.ask(get(path, b"Connection: x-c", b"Transfer-Encoding: chunked", method="POST") + body)
+    assert (answer.body, answer.trailers) == (b"ok", b"X-B: 2\r\n")
+    assert upstream.seen(path)[0].trailers == b"X-D: 2\r\n"
 
 
 @pytest.mark.parametrize("field", [b"Content-Length: 3", b"Transfer-Encoding: chunked", b"Host: evil.test"])

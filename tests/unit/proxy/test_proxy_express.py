@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from fairway.proxy import exchange as exchange_module
 from fairway.proxy import page as page_module
+from fairway.proxy import render as render_module
 from fairway.proxy.downstream import HEAD, ClientConnection
+from fairway.proxy.exchange import Exchange
 from fairway.proxy.identifiers import request_ids, traceparents
 from fairway.proxy.memo import GENERATION_S, HEAD_BYTES, HEADS, Memo
 from fairway.proxy.options import DoorOptions
@@ -151,7 +152,7 @@ class Stand:
 
 @pytest.fixture(autouse=True)
 def same_second(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (exchange_module, page_module):
+    for module in (render_module, page_module):
         monkeypatch.setattr(module, "date_line", lambda: DATE)
 
 
@@ -184,6 +185,7 @@ ANSWERS = {
     "plain": [OK],
     "empty": [b"HTTP/1.1 200 OK\r\n" + DATE + b"Content-Length: 0\r\n\r\n"],
     "an error": [b"HTTP/1.1 503 No\r\n" + DATE + b"Content-Length: 2\r\n\r\nno"],
+    "their 499": [b"HTTP/1.1 499 No\r\n" + DATE + b"Content-Length: 2\r\n\r\nno"],
     "no Date": [b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"],
     "closing": [b"HTTP/1.1 200 OK\r\n" + DATE + b"Connection: close\r\nContent-Length: 2\r\n\r\nok"],
     "old": [b"HTTP/1.0 200 OK\r\n" + DATE + b"Content-Length: 2\r\n\r\nok"],
@@ -219,6 +221,18 @@ async def test_both_ways_are_one(request_name: str, answer: str) -> None:
     assert found[0]["client"]
 
 
+async def test_only_clients_that_left_count_as_such() -> None:
+    stand = Stand()
+    for answer in (ANSWERS["their 499"][0], ANSWERS["their 499"][0].replace(DATE, b"")):
+        upstream = stand.ask(REQUESTS["plain"])
+        assert upstream is not None
+        upstream.data_received(answer)
+    assert stand.worker.table.routes["r"].statistics().requests == {"4xx": 2}
+    stand.ask(REQUESTS["plain"])
+    stand.client.connection_lost(None)
+    assert stand.worker.table.routes["r"].statistics().requests == {"4xx": 2, "499": 1}
+
+
 def _quiet(stand: Stand) -> bool:
     return stand.worker.in_flight == 0
 
@@ -232,8 +246,8 @@ def _settle(stand: Stand) -> None:
 
 async def test_the_common_way_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     stand = Stand()
-    monkeypatch.setattr(exchange_module.Exchange, "begin", lambda self: pytest.fail("a step"))
-    monkeypatch.setattr(exchange_module.Exchange, "answer", lambda self, *_: pytest.fail("a step"))
+    monkeypatch.setattr(Exchange, "begin", lambda self: pytest.fail("a step"))
+    monkeypatch.setattr(Exchange, "answer", lambda self, *_: pytest.fail("a step"))
     for number in range(3):
         upstream = stand.ask(head(b"X: %d" % (number // 2)))
         assert upstream is not None

@@ -82,6 +82,38 @@ async def test_clients_that_left_take_no_place(monkeypatch: pytest.MonkeyPatch) 
     assert [transport.written for transport in waiting] == [b""] * 3
 
 
+async def test_all_routes_of_a_worker_share_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker_module, "HELD_PER_ROUTE", 3)
+    monkeypatch.setattr(worker_module, "HELD_PER_WORKER", 4)
+    worker = Worker(DoorOptions(), asyncio.get_running_loop())
+
+    def both(version: int, state: str) -> RouteTable:
+        targets = (Target(id="a", host="127.0.0.1", port=1),)
+        return RouteTable(
+            version=version,
+            routes=tuple(
+                Route(name=host, host=host, targets=targets, state=state)  # type: ignore[arg-type]  # one of its literals
+                for host in ("app.test", "other.test")
+            ),
+        )
+
+    other = GET.replace(b"app.test", b"other.test")
+    worker.replace_table(both(1, "holding"))
+    waiting = [ask(worker, request) for request in (GET, GET, GET, other)]
+    refused = ask(worker, other)[1].written
+    assert b" 503 " in refused
+    assert b"services that are about to return" in refused
+    assert b"wait for this service" in ask(worker)[1].written, "the route's own bound is named first"
+    waiting.pop()[0].connection_lost(None)
+    waiting.append(ask(worker, other))
+    assert [transport.written for _, transport in waiting] == [b""] * 4
+    assert b" 503 " in ask(worker, other)[1].written
+    worker.replace_table(both(2, "unavailable"))
+    assert worker.table.routes["other.test"].held == 0
+    worker.replace_table(both(3, "holding"))
+    assert ask(worker, other)[1].written == b"", "whoever waits no more takes no place"
+
+
 async def test_a_wait_leaves_no_timer_behind() -> None:
     loop = asyncio.get_running_loop()
     worker = Worker(DoorOptions(), loop)

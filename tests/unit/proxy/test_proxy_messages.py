@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fairway.proxy import response as response_module
 from fairway.proxy.auth import GUESSES_PER_S, PasswordCheck, hash_password, verify_password
 from fairway.proxy.control import encode_frame, read_frame
 from fairway.proxy.errors import ControlError
-from fairway.proxy.fields import REQUEST_KINDS, Kinds, list_tokens
+from fairway.proxy.fields import REQUEST_KINDS, Kinds, list_tokens, may_trail
 from fairway.proxy.framing import ChunkedDecoder, FramingError, encode_chunk, encode_end
 from fairway.proxy.page import error_page
 from fairway.proxy.request import Refusal, RequestHead, host_name
@@ -120,6 +121,74 @@ def test_kinds_forget_rather_than_grow() -> None:
         assert kinds.classify(b"X-%d" % number) == 0
     assert kinds.classify(b"HOST") == 1
     assert REQUEST_KINDS.get(b"host") == 1
+
+
+def test_long_names_and_lines_are_not_remembered() -> None:
+    kinds = Kinds({b"host": 1})
+    long = b"X-" + b"a" * 30_000
+    assert kinds.classify(long) == 0
+    assert kinds.get(long) is None
+    assert kinds.classify(b"X-A") == kinds.get(b"X-A") == 0
+    line = b"HTTP/1.1 200 " + b"a" * 30_000
+    for _ in range(2):
+        assert response(line + b"\r\n\r\n").start == line + b"\r\n"
+    assert line not in response_module._status_lines
+
+
+@pytest.mark.parametrize("zeros", [0, 1, 19, 20, 21, 100, 5000])
+@pytest.mark.parametrize(("digits", "length"), [(b"3", 3), (b"0", 0), (b"12345678901234567890", 12345678901234567890)])
+def test_lengths_are_read_whole(zeros: int, digits: bytes, length: int) -> None:
+    field = b"Content-Length: " + b"0" * zeros + digits + b"\r\n\r\n"
+    assert request(b"POST / HTTP/1.1\r\nHost: a\r\n" + field).length == length
+    assert response(b"HTTP/1.1 200 OK\r\n" + field).length == length
+
+
+@pytest.mark.parametrize(
+    "value", [b"18446744073709551616", b"9" * 21, b"9" * 5000, b"0" * 30 + b"9" * 21, b"0" * 30 + b"x"]
+)
+def test_lengths_beyond_64_bits_are_refused(value: bytes) -> None:
+    field = b"Content-Length: " + value + b"\r\n\r\n"
+    with pytest.raises(Refusal) as refused:
+        request(b"POST / HTTP/1.1\r\nHost: a\r\n" + field)
+    assert refused.value.status == 400
+    with pytest.raises(BadResponse):
+        response(b"HTTP/1.1 200 OK\r\n" + field)
+
+
+@pytest.mark.parametrize(
+    ("version", "more", "kept"),
+    [
+        (b"00", b"", True),
+        (b"00", b"-x", False),
+        (b"00", b"-", False),
+        (b"01", b"", True),
+        (b"01", b"-x", True),
+        (b"01", b"x", False),
+        (b"ff", b"", False),
+        (b"0", b"", False),
+    ],
+)
+def test_trace_contexts(version: bytes, more: bytes, kept: bool) -> None:
+    value = version + b"-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01" + more
+    head = request(b"GET / HTTP/1.1\r\nHost: a\r\ntraceparent: " + value + b"\r\n\r\n")
+    assert head.traceparent == (value if kept else None)
+
+
+def test_trailers_that_may_be_passed_on() -> None:
+    assert may_trail(b"X-Sum")
+    assert may_trail(b"grpc-status")
+    for name in (
+        b"Connection",
+        b"X-Forwarded-For",
+        b"X_Forwarded-For",
+        b"X-Forwarded_For",
+        b"X_Real_IP",
+        b"Content_Type",
+    ):
+        assert not may_trail(name), name
+    decoder = ChunkedDecoder()
+    decoder.feed(b"0\r\nX-A: 1\r\nX-B: 2\r\n\r\n")
+    assert decoder.rendered_trailers({b"x-a"}) == b"X-B: 2\r\n"
 
 
 def test_list_tokens() -> None:
