@@ -29,6 +29,7 @@ STATUSES: dict[str, int] = {
     "build": 422,
     "deploy": 422,
     "platform.invalid": 422,
+    "platform.starting": 503,
     "toolchain": 422,
     "jobs": 422,
     "jobs.not_found": 404,

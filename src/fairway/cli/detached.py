@@ -7,11 +7,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import click
 
 from fairway.cli import exits, output
-from fairway.cli.client import Client, Unreachable
+from fairway.cli.client import Client, Unreachable, app_path
 from fairway.cli.progress import ProgressView
 from fairway.cli.project import Project
 from fairway.cli.watching import Outcome, print_outcome, while_drawing
@@ -20,8 +21,14 @@ from fairway.platform.errors import StateDirError
 from fairway.platform.lock import running_daemon
 
 _ANSWERS_WITHIN = 30.0
+_ENDS_WITHIN = 5.0  # a daemon that does not answer any more
 # The daemon's exit status becomes this command's, by the code that stands for it.
-_CODES = {exits.USAGE: "cli.usage", exits.CONFLICT: "daemon.conflict", exits.DENIED: "daemon.state_dir"}
+_CODES = {
+    exits.USAGE: "cli.usage",
+    exits.NOT_FOUND: "app.unknown",
+    exits.CONFLICT: "daemon.conflict",
+    exits.DENIED: "daemon.state_dir",
+}
 
 
 class DaemonFailed(FairwayError):
@@ -47,10 +54,11 @@ def start(
     if client.is_up():
         click.echo("The daemon runs already; reading the registry again.", err=True)
         client.post("/v1/registry:reload")
+        for name in sorted(wanted):
+            _start(client, name)
+        told = _come_up(client)
     else:
-        _spawn(project, options, client)
-    _show(client)
-    told = client.get("/v1/apps")
+        told = _come_up(client, *_spawn(project, options, client))
     apps = [app for app in told["apps"] if not wanted or app["name"] in wanted]
     runs = running_daemon(project.layout.lock)  # one that ran already may listen elsewhere than the options say
     outcome = Outcome(apps, told["problems"], runs[1] if runs and runs[1] else _api_url(options), began, root)
@@ -61,7 +69,51 @@ def start(
     return exits.FAILED if outcome.failed else exits.OK
 
 
-def _spawn(project: Project, options: list[str], client: Client) -> None:
+def _come_up(
+    client: Client, daemon: subprocess.Popen[bytes] | None = None, log: Path | None = None, begun: int = 0
+) -> dict[str, Any]:
+    """Show how it goes until every app has come up or failed, and return what the API says of them then.
+
+    Args:
+        client: Of the daemon.
+        daemon: Its process, where it was started just now. log: where it writes. begun: bytes that were there before.
+    """
+    try:
+        _show(client)
+        told: dict[str, Any] = client.get("/v1/apps")
+    except Unreachable:
+        if daemon is None or log is None:
+            raise
+        try:
+            status = daemon.wait(_ENDS_WITHIN)
+        except subprocess.TimeoutExpired:
+            raise Unreachable("The daemon does not answer any more.", hint=f"Its log is {log}.") from None
+        raise _why_it_ended(log, begun, status) from None
+    finally:
+        if daemon is not None and daemon.returncode is None:
+            daemon.returncode = 0  # it is meant to outlive this process: no warning that it still runs
+    return told
+
+
+def _start(client: Client, name: str) -> None:
+    """Start an app that the running daemon leaves alone; why it does not come up is in its state afterwards.
+
+    Raises:
+        Answered: No app of that name is in the registry.
+    """
+    if client.get(app_path(name))["state"] != "stopped":
+        return
+    view = ProgressView()
+    try:
+        for event, data in while_drawing(client.stream("POST", app_path(name, ":start")), view):
+            if event == "progress":
+                view.update(data["app"], data["phase"], data["message"])
+    finally:
+        view.finish()
+
+
+def _spawn(project: Project, options: list[str], client: Client) -> tuple[subprocess.Popen[bytes], Path, int]:
+    """Start the daemon and wait until it answers; return its process, its log and how long that was before."""
     layout = project.layout
     try:
         layout.create()
@@ -91,7 +143,7 @@ def _spawn(project: Project, options: list[str], client: Client) -> None:
                 hint=f"Its log is {layout.daemon_log}.",
             )
         time.sleep(0.03)
-    daemon.returncode = 0  # it is meant to outlive this process: no warning that it still runs
+    return daemon, layout.daemon_log, begun
 
 
 def _why_it_ended(log: Path, begun: int, status: int) -> FairwayError:

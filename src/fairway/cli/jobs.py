@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 import time
 from typing import Any
@@ -19,6 +20,26 @@ _STATES = ("scheduled", "available", "running", "retryable", "completed", "cance
 
 def _json_option(command: Any) -> Any:
     return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(command)
+
+
+class _Seconds(click.ParamType):  # type: ignore[type-arg]  # generic from Click 8.5 on only
+    """A number of seconds; JSON has no form for nan and infinity, which Python reads as numbers."""
+
+    name = "seconds"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return the number."""
+        try:
+            seconds = float(str(value))
+        except ValueError:
+            seconds = math.nan
+        if not 0 <= seconds < math.inf:
+            self.fail(f"expected a number of seconds from 0 on, got {str(value)!r}", param, ctx)
+        return seconds
+
+
+def _no_json(constant: str) -> None:
+    raise ValueError(f"{constant} has no form in JSON")
 
 
 def _queue_path(name: str, rest: str = "") -> str:
@@ -99,12 +120,12 @@ def show(job_id: int, as_json: bool) -> None:
 @click.argument("queue")
 @click.argument("kind")
 @click.argument("args", required=False)
-@click.option("--delay", "delay_s", type=float, metavar="SECONDS", help="Run it later.")
+@click.option("--delay", "delay_s", type=_Seconds(), metavar="SECONDS", help="Run it later.")
 @click.option("--priority", type=click.IntRange(0, 9), help="0 is first, 9 is last.")
 @click.option("--max-attempts", type=click.IntRange(1, 1000), help="Attempts before it is discarded.")
-@click.option("--timeout", "timeout_s", type=float, metavar="SECONDS", help="Limit of one attempt.")
+@click.option("--timeout", "timeout_s", type=_Seconds(), metavar="SECONDS", help="Limit of one attempt.")
 @click.option("--unique", "unique_key", metavar="KEY", help="Enqueue nothing while a job with this key is alive.")
-@click.option("--wait", metavar="SECONDS", type=float, help="Wait for the end and print the result.")
+@click.option("--wait", metavar="SECONDS", type=_Seconds(), help="Wait for the end and print the result.")
 @_json_option
 def enqueue(queue: str, kind: str, args: str | None, wait: float | None, as_json: bool, **options: Any) -> int:
     """Enqueue a job of KIND with ARGS, a JSON value; `-` reads it from standard input."""
@@ -113,8 +134,8 @@ def enqueue(queue: str, kind: str, args: str | None, wait: float | None, as_json
     body: dict[str, Any] = {"kind": kind, **{name: value for name, value in options.items() if value is not None}}
     if text is not None:
         try:
-            body["args"] = json.loads(text)
-        except ValueError as error:
+            body["args"] = json.loads(text, parse_constant=_no_json)
+        except (ValueError, RecursionError) as error:
             raise click.BadParameter(f'expected JSON such as {{"n": 1}}, got {text!r}', param_hint="ARGS") from error
     answer = client.post(_queue_path(queue, "/jobs"), body)
     job_id = answer["ids"][0]
@@ -267,20 +288,26 @@ def schedules(as_json: bool) -> None:
     "--interval", type=click.FloatRange(0.2), default=1.0, show_default=True, metavar="SECONDS", help="Pause."
 )
 @click.option("--once", is_flag=True, help="Print one frame and end.")
-def top(interval: float, once: bool) -> None:
-    """Watch queues and running jobs live; Ctrl-C ends it."""
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a frame, each on a line.")
+def top(interval: float, once: bool, as_json: bool) -> None:
+    """Watch queues and running jobs live; Ctrl-C ends it. Without a terminal it prints one frame, unless as JSON."""
     client = Client(current())
     before: dict[str, int] = {}
     seen = time.monotonic()
-    live = sys.stdout.isatty() and not once
+    live = (as_json or sys.stdout.isatty()) and not once
     try:
         while True:
             found = client.get("/v1/queues")["queues"]
             running = client.get("/v1/jobs", state="running", limit=15)["jobs"]
             now = time.monotonic()
-            if live:
-                click.clear()
-            _frame(found, running, before, now - seen)
+            rates = _rates(found, before, now - seen)
+            if as_json:
+                queues = [{**queue, "rate": rates[queue["name"]]} for queue in found]
+                click.echo(json.dumps({"time": time.time(), "queues": queues, "running": running}, ensure_ascii=False))
+            else:
+                if live:
+                    click.clear()
+                _frame(found, running, rates)
             if once or not live:
                 return
             before = {queue["name"]: queue["counts"].get("completed", 0) for queue in found}
@@ -290,12 +317,17 @@ def top(interval: float, once: bool) -> None:
         return
 
 
-def _frame(found: list[dict[str, Any]], running: list[dict[str, Any]], before: dict[str, int], elapsed: float) -> None:
-    rows = []
-    for queue, row in zip(found, _queue_rows(found), strict=True):
-        done = queue["counts"].get("completed", 0)
-        rate = (done - before[queue["name"]]) / elapsed if queue["name"] in before else 0.0
-        rows.append((*row, f"{max(0.0, rate):,.0f}/s"))
+def _rates(found: list[dict[str, Any]], before: dict[str, int], elapsed: float) -> dict[str, float]:
+    """Return completed jobs a second by queue; 0 where there is nothing to compare with."""
+    rates = {}
+    for queue in found:
+        name, done = queue["name"], queue["counts"].get("completed", 0)
+        rates[name] = max(0.0, (done - before[name]) / elapsed) if name in before else 0.0
+    return rates
+
+
+def _frame(found: list[dict[str, Any]], running: list[dict[str, Any]], rates: dict[str, float]) -> None:
+    rows = [(*row, f"{rates[queue['name']]:,.0f}/s") for queue, row in zip(found, _queue_rows(found), strict=True)]
     output.table(("QUEUE", "", *(state.upper() for state in _STATES), "RATE"), rows)
     if running:
         click.echo()

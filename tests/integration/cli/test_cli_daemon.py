@@ -55,7 +55,9 @@ def test_from_an_empty_folder_to_a_served_app_and_back(project: Project) -> None
     assert (status, retry) == (503, "5")
     assert "hello is stopped. `fairway start hello` starts it." in page
     assert project.refused("nobody")[0] == 404
-    project.fairway("start", "hello")
+    assert "running" in project.fairway("up", "-d", "hello")  # names an app that the daemon leaves alone
+    project.fairway("up", "-d", "nobody", status=4)
+    project.fairway("health", "nobody", status=4)
     project.fairway("restart", "hello")
     project.fairway("deploy", "nobody", status=4)
     assert (project.root / ".fairway/run/api.sock").stat().st_mode & 0o777 == 0o600
@@ -69,6 +71,7 @@ def test_from_an_empty_folder_to_a_served_app_and_back(project: Project) -> None
     assert "FAIRWAY_APP=hello" in env
     assert "FAIRWAY_URL" not in env
     assert project.fairway("down").startswith("Nothing runs")
+    project.fairway("up", "-d", "nobody", *project.listen, status=4)
 
 
 def test_a_broken_app_fails_loudly_and_alone(project: Project) -> None:
