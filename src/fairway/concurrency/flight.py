@@ -124,6 +124,7 @@ class Flight(Generic[T]):
                 _cancel(self._task)
 
     async def _drive(self, result: Awaitable[T]) -> None:
+        self._task = asyncio.current_task()  # an eager task takes its first step before `create_task` returns
         try:
             value = await result
         except asyncio.CancelledError:

@@ -4,12 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import sys
 import threading
 from typing import Any
 
 import pytest
 
-from fairway.concurrency import Chan, Deadlock, NegativeWaitGroup, Once, WaitGroup, WrongArgument, once_func, once_value
+from fairway.concurrency import (
+    Chan,
+    Deadlock,
+    NegativeWaitGroup,
+    Once,
+    SingleFlight,
+    WaitGroup,
+    WrongArgument,
+    once_func,
+    once_value,
+)
 from fairway.concurrency.flight import Flight
 from fairway.testing.loop import elapse, virtual_time
 
@@ -441,3 +452,21 @@ def test_a_run_that_the_last_one_forsakes_on_another_loop_is_cancelled_at_once()
     asyncio.run(second_loop())
     assert cancelled.wait(5)
     thread.join()
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="eager tasks came with Python 3.12")
+@pytest.mark.parametrize("kind", ["Once", "once_func", "SingleFlight"])
+async def test_a_call_from_inside_is_found_in_an_eager_task_too(kind: str) -> None:
+    asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)  # type: ignore[attr-defined]  # since 3.12
+    once, flights = Once(), SingleFlight()
+
+    async def from_inside() -> None:
+        await (once.do(from_inside) if kind == "Once" else flights.do("key", from_inside))
+
+    @once_func
+    async def itself() -> None:
+        await itself()
+
+    async with asyncio.timeout(5):
+        with pytest.raises(Deadlock):
+            await (itself() if kind == "once_func" else from_inside())
