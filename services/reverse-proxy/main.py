@@ -3,25 +3,15 @@
 import sys
 from pathlib import Path
 
-import msgspec
-
 from fairway.cli import exits
-from fairway.proxy.options import DoorOptions
-from fairway.proxy.routes import RouteTable
+from fairway.cli.serve_proxy import read_config
 from fairway.proxy.serve import Door
-
-
-class Config(msgspec.Struct, forbid_unknown_fields=True):
-    """What config.yaml holds."""
-
-    routes: RouteTable
-    door: DoorOptions = DoorOptions()
 
 
 def main(path: Path) -> int:
     """Serve; errors are one sentence on stderr."""
     try:
-        return Door((config := msgspec.yaml.decode(path.read_bytes(), type=Config)).door, config.routes).run()
+        return Door(*read_config(path)).run()
     except BaseException as error:
         return exits.report(error)
 

@@ -87,7 +87,8 @@ def logs(**options: Any) -> None:
 
 def _query(project: Project, told: _Options) -> Query:
     logged = {file.app for file in project.layout.log_files()}
-    unknown = [app for app in told.apps if app not in logged and not (project.registry / f"{app}.yaml").exists()]
+    registered = {path.stem for suffix in ("yaml", "yml") for path in project.registry.glob(f"*.{suffix}")}
+    unknown = [app for app in told.apps if app not in logged | registered]
     if unknown:
         from difflib import get_close_matches
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from fairway.cli.service import ServiceConfig
     from fairway.events import Retention
 
-_FIELDS = frozenset({"store", "retention"})
+_FIELDS = {"store": str, "retention": Any}  # Retention reads its own part
 
 
 @click.command("event-bus")

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import click
+from msgspec import Meta
 
 if TYPE_CHECKING:
     from fairway.cli.service import ServiceConfig
 
-_FIELDS = frozenset({"store", "max_payload", "queues", "tasks"})
+_FIELDS = {
+    "store": str,
+    "max_payload": Annotated[int, Meta(ge=1, le=1 << 30)],
+    "queues": list[Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.-]{1,100}$")]] | None,
+    "tasks": str | None,
+}
 
 
 @click.command("job-queue")

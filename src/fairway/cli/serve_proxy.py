@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from fairway.proxy.options import DoorOptions
+    from fairway.proxy.routes import RouteTable
 
 
 @click.command("reverse-proxy")
@@ -48,3 +53,29 @@ def reverse_proxy(
 
     door_options = DoorOptions(listen=listen, trusted=split_networks(trusted), body_bytes=body_limit, **options)  # type: ignore[arg-type]  # Click has checked them
     return Door(door_options, table_of(routes)).run()
+
+
+def read_config(path: Path) -> tuple[DoorOptions, RouteTable]:
+    """Return the parts ``door`` and ``routes`` of a YAML file; what they hold is checked where it is used.
+
+    Raises:
+        OptionError: The file cannot be read, or a field is missing, unknown or of another type.
+    """
+    import msgspec
+
+    from fairway.proxy.errors import OptionError
+    from fairway.proxy.options import DoorOptions
+    from fairway.proxy.routes import RouteTable
+
+    parts = msgspec.defstruct(
+        "Config", [("routes", RouteTable), ("door", DoorOptions, DoorOptions())], forbid_unknown_fields=True
+    )
+    try:
+        config = msgspec.yaml.decode(path.read_bytes(), type=parts)
+    except OSError as error:
+        raise OptionError(f"cannot read {path}: {error.strerror}") from error
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise OptionError(
+            f"{path}: {error}", hint="The config.yaml beside the service's main.py is an example."
+        ) from error
+    return config.door, config.routes  # type: ignore[attr-defined]  # the fields above

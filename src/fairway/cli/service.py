@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,20 +41,21 @@ class ServiceConfig:
 
     @classmethod
     def read(
-        cls, path: Path | None, known: frozenset[str], listen: str | None, token_file: Path | None
+        cls, path: Path | None, known: Mapping[str, Any], listen: str | None, token_file: Path | None
     ) -> ServiceConfig:
         """Read the file and join it with the options.
 
         Args:
             path: YAML file, or None.
-            known: Fields that it may have beside ``listen`` and ``token_file``.
+            known: Fields that it may have beside ``listen`` and ``token_file``, and their types.
             listen: ``HOST:PORT`` of the command line, or None.
             token_file: File of the command line, or None.
 
         Raises:
-            ServiceConfigError: Unknown fields, a bad address, an unreadable file, or a public address without token.
+            ServiceConfigError: Fields that are unknown or of another type, a bad address, an unreadable file, or a
+                public address without token.
         """
-        values = _fields(path, known | {"listen", "token_file"})
+        values = _fields(path, {**known, "listen": str, "token_file": str})
         address = str(listen or values.get("listen") or "127.0.0.1:7070")
         host, _, port = address.rpartition(":")
         if not host or not port.isascii() or not port.isdigit() or int(port) > 65_535:
@@ -63,16 +64,18 @@ class ServiceConfig:
         secret = token_file or values.get("token_file")
         try:
             token = None if secret is None else Path(secret).read_text(encoding="utf-8").strip()
-        except OSError as error:
-            raise ServiceConfigError(f"cannot read the token file {secret}: {error.strerror}") from error
+        except (OSError, ValueError) as error:
+            why = error.strerror if isinstance(error, OSError) else "expected text in UTF-8"
+            raise ServiceConfigError(f"cannot read the token file {secret}: {why}") from error
         if not token and host not in _LOOPBACK:
             raise ServiceConfigError(f"expected a token_file for listening on {host}, which others can reach")
         return cls(host, int(port), token or None, values)
 
 
-def _fields(path: Path | None, known: frozenset[str]) -> dict[str, Any]:
+def _fields(path: Path | None, known: Mapping[str, Any]) -> dict[str, Any]:
     if path is None:
         return {}
+    import msgspec
     import yaml
 
     try:
@@ -80,9 +83,15 @@ def _fields(path: Path | None, known: frozenset[str]) -> dict[str, Any]:
         values = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader)) or {}  # noqa: S506  # both are safe
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise ServiceConfigError(f"cannot read {path}: {error}") from error
-    unknown = sorted(map(str, set(values) - known)) if isinstance(values, dict) else [type(values).__name__]
+    unknown = sorted(map(str, set(values) - set(known))) if isinstance(values, dict) else [type(values).__name__]
     if unknown:
         raise ServiceConfigError(f"{path}: expected the fields {', '.join(sorted(known))}, got {', '.join(unknown)}")
+    for name, value in values.items():
+        try:
+            msgspec.convert(value, known[name])
+        except msgspec.ValidationError as error:
+            message, _, where = str(error).partition(" - at `$")
+            raise ServiceConfigError(f"{path}: {name}{where.rstrip('`')}: {message[:1].lower()}{message[1:]}") from None
     result: dict[str, Any] = values
     return result
 

@@ -68,7 +68,7 @@ def _weights(queues: tuple[str, ...]) -> dict[str, int]:
     weights: dict[str, int] = {}
     for given in queues or ("default",):
         name, _, weight = given.partition("=")
-        if weight and not weight.isdigit():
+        if weight and not (weight.isascii() and weight.isdigit()):
             raise click.BadParameter(
                 f"expected NAME or NAME=WEIGHT with a whole number, got {given!r}", param_hint="-q"
             )

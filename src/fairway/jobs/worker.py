@@ -78,8 +78,12 @@ class WorkerConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             raise InvalidJob(f"expected concurrency between 1 and 10000, got {self.concurrency}", field="concurrency")
         if self.prefetch < 0:
             raise InvalidJob(f"expected prefetch of at least 0, got {self.prefetch}", field="prefetch")
-        if self.lease_s <= 0 or self.heartbeat_s <= 0 or self.grace_s < 0:
-            raise InvalidJob("expected lease_s and heartbeat_s above 0 and grace_s of at least 0", field="lease_s")
+        if not 0 < self.lease_s <= 86_400:
+            raise InvalidJob(f"expected lease_s above 0 and at most 86400, got {self.lease_s}", field="lease_s")
+        if not 0 < self.heartbeat_s <= 86_400:
+            raise InvalidJob(f"expected heartbeat_s above 0, got {self.heartbeat_s}", field="heartbeat_s")
+        if not 0 <= self.grace_s <= 86_400:
+            raise InvalidJob(f"expected grace_s from 0 to 86400, got {self.grace_s}", field="grace_s")
 
 
 class WorkerStatistics(Struct, frozen=True, kw_only=True):

@@ -108,7 +108,7 @@ class ControlServer:
     async def _answer(self, frame: bytes) -> Reply:
         try:
             request = msgspec.json.decode(frame, type=Request)
-        except (msgspec.DecodeError, RecursionError) as error:
+        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
             return Reply(error=f"expected a control request, got one with this fault: {error}", code=ControlError.code)
         try:
             return Reply(result=msgspec.Raw(msgspec.json.encode(await self._perform(request))))

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextvars
+import math
 import sys
 import threading
 from collections.abc import AsyncIterator, Sequence
@@ -485,7 +486,11 @@ async def test_batches_and_chains_through_the_queue() -> None:
 
 
 @pytest.mark.parametrize(
-    "config", [{"concurrency": 0}, {"queues": {}}, {"queues": {"a": 0}}, {"lease_s": 0.0}, {"prefetch": -1}]
+    "config",
+    [
+        *({"concurrency": 0}, {"queues": {}}, {"queues": {"a": 0}}, {"prefetch": -1}),
+        *({"lease_s": 0.0}, {"lease_s": math.nan}, {"heartbeat_s": math.nan}, {"grace_s": math.inf}),
+    ],
 )
 def test_bad_configurations_are_refused(config: dict[str, object]) -> None:
     with pytest.raises(InvalidJob):
