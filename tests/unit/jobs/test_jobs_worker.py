@@ -7,7 +7,6 @@ import sys
 import threading
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
-from pathlib import Path
 
 import pytest
 
@@ -16,9 +15,7 @@ from fairway.jobs import Discard, JobContext, JobHandle, Queue, Retry, Snooze, T
 from fairway.jobs.errors import InvalidJob, JobFailed, StoreUnavailable
 from fairway.jobs.heartbeat import Heartbeat
 from fairway.jobs.job import Job, Lease, NewJob, Outcome, Verdict
-from fairway.jobs.store import Store
 from fairway.jobs.stores.memory import MemoryStore
-from fairway.jobs.stores.sqlite import SqliteStore
 from fairway.jobs.tasks import Next
 from fairway.jobs.worker import Worker
 
@@ -49,7 +46,7 @@ class Flaky(MemoryStore):
 
 
 @asynccontextmanager
-async def working(tasks: Tasks, store: Store | None = None, **config: object) -> AsyncIterator[Queue]:
+async def working(tasks: Tasks, store: MemoryStore | None = None, **config: object) -> AsyncIterator[Queue]:
     async with Queue(store or MemoryStore()) as queue:
         async with queue.worker(tasks, WorkerConfig(**config)):  # type: ignore[arg-type]
             yield queue
@@ -110,43 +107,6 @@ async def test_every_ending_has_its_state() -> None:
         assert "unsupported" in ((await ended(await queue.enqueue(unwritable))).error or "")
         with pytest.raises(JobFailed, match="never"):
             await queue.call(hopeless)
-
-
-class Speechless(Exception):
-    def __str__(self) -> str:
-        raise RuntimeError("no words")
-
-
-@pytest.mark.parametrize("kind", ["memory", "sqlite"])
-async def test_an_error_that_no_store_can_take_as_it_is_ends_its_own_job_only(kind: str, tmp_path: Path) -> None:
-    tasks = Tasks()
-
-    @tasks.task(max_attempts=1)
-    async def surrogate() -> None:
-        raise ValueError("no file \udcff")
-
-    @tasks.task(max_attempts=1)
-    async def discarded() -> None:
-        raise Discard("no file \udcff")
-
-    @tasks.task(max_attempts=1)
-    async def speechless() -> None:
-        raise Speechless
-
-    @tasks.task(max_attempts=1)
-    async def noted(ctx: JobContext) -> str:
-        await ctx.progress(0.5, "at \udcff")
-        with pytest.raises(InvalidJob, match="surrogates"):
-            await ctx.once("\udcff")
-        return (await ctx._store.wait(ctx.id, 0.0)).note or ""
-
-    async with working(tasks, MemoryStore() if kind == "memory" else SqliteStore(tmp_path / "jobs.db")) as queue:
-        job = await ended(await queue.enqueue(surrogate))
-        assert (job.error or "").startswith("ValueError: no file \\udcff\nTraceback")
-        assert (await ended(await queue.enqueue(discarded))).error == "no file \\udcff"
-        job = await ended(await queue.enqueue(speechless))
-        assert (job.error or "").startswith("Speechless: (its text could not be made: RuntimeError)\nTraceback")
-        assert await queue.call(noted) == "at \\udcff"
 
 
 async def test_a_kind_that_nobody_knows_fails_and_is_tried_again() -> None:
