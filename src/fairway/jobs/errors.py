@@ -91,3 +91,16 @@ class JobFailed(JobError):
     """`JobHandle.result` of a job that ended discarded or cancelled; the message is the job's own error."""
 
     code = "jobs.failed"
+
+
+class ResultGone(JobError):
+    """The job completed, and its result is no longer kept: its time to live is over."""
+
+    code = "jobs.result_gone"
+    default_hint = "keep it longer with `result_ttl_s`"
+
+
+class ResultInvalid(JobError):
+    """What the handler returned is not of the type that it is annotated with."""
+
+    code = "jobs.result_invalid"

@@ -8,7 +8,7 @@ from typing import Any, Generic, ParamSpec, TypeVar
 import msgspec
 from msgspec import Raw
 
-from fairway.jobs.errors import JobFailed
+from fairway.jobs.errors import JobFailed, ResultGone, ResultInvalid
 from fairway.jobs.job import Job, NewBatch, NewJob
 from fairway.jobs.opening import open_store
 from fairway.jobs.store import Store, StoreOptions
@@ -46,13 +46,20 @@ class JobHandle(Generic[R]):
             JobFailed: It ended discarded or cancelled; the message is its error.
             TimeoutError: It had not ended after `timeout_s` seconds.
             JobNotFound: It does not exist any more.
+            ResultGone: It completed, and the time to live of its result is over.
+            ResultInvalid: The result is not of that type.
         """
         job = await self._store.wait(self.id, timeout_s)
         if not job.final:
             raise TimeoutError(f"job {self.id} was still {job.state} after {timeout_s:g} s")
         if job.state != "completed":
             raise JobFailed(job.error or f"job {self.id} was {job.state}", hint=f"job {self.id} is {job.state}")
-        value: R = msgspec.json.decode(job.result if isinstance(job.result, Raw) else b"null", type=self._returns)
+        if not isinstance(job.result, Raw):
+            raise ResultGone(f"job {self.id} has completed, and its result is no longer kept")
+        try:
+            value: R = msgspec.json.decode(job.result, type=self._returns)
+        except (msgspec.MsgspecError, RecursionError) as error:
+            raise ResultInvalid(f"job {self.id} of kind {job.kind!r} has a result of another type: {error}") from error
         return value
 
     async def cancel(self) -> Job:
