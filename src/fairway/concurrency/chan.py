@@ -27,7 +27,7 @@ from fairway.concurrency.bounds import check_batch, check_cap
 from fairway.concurrency.cases import CLOSED, NOT_READY, RecvCase, SelectEntry, SendCase
 from fairway.concurrency.errors import Closed, CloseOfClosed, SendOnClosed, WrongLoop
 from fairway.concurrency.parking import deferred, enter, settle
-from fairway.concurrency.registry import future_of, raise_unless_dead, wake
+from fairway.concurrency.registry import future_of, raise_unless_dead, wake_all
 from fairway.concurrency.switching import NO_TASK, NOWHERE, QUICK, Home, Woken, home_of, switch, task_on
 from fairway.concurrency.views import ChanStatistics, RecvChan, RecvView, SendChan, SendView
 
@@ -164,12 +164,8 @@ class Chan(SendChan[T], RecvChan[T], RecvCase[T], Generic[T]):
         receivers, senders = self._recvq, self._sendq
         self._recvq, self._sendq = deque(), deque()
         self._dead_recv = self._dead_send = 0
-        for entry in receivers:
-            if not entry.done():
-                wake(entry, CLOSED)
-        for entry, _ in senders:
-            if not entry.done():
-                wake(entry, CLOSED)
+        wake_all(receivers, CLOSED)
+        wake_all([entry for entry, _ in senders], CLOSED)
 
     # -- waiting ---------------------------------------------------------------------------------------------
     # send, recv and __anext__ are written out, with the common case first and without a helper's coroutine in

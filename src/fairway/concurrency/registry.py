@@ -1,4 +1,4 @@
-"""Who waits where: the hooks that `fairway.concurrency.debug` reads, and the wake-up of one waiter.
+"""Who waits where: the hooks that `fairway.concurrency.debug` reads, and the wake-up of all.
 
 Nothing is recorded while an operation blocks: a waiter's future knows its task (the task's wake-up is its only
 callback), and the channels are found when somebody asks, by a walk over the garbage collector's objects.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -66,16 +66,15 @@ def loop_of(entry: Any) -> asyncio.AbstractEventLoop | None:
     return future.get_loop() if isinstance(future, asyncio.Future) else None
 
 
-def wake(entry: Any, value: Any) -> bool:
-    """Commit the undecided waiter `entry` with `value`.
-
-    False if its loop is closed, so that it counts as dead, or if another thread was faster.
-    """
-    try:
-        return entry.set_result(value) is not False
-    except RuntimeError:
-        raise_unless_dead(entry)
-        return False
+def wake_all(entries: Iterable[Any], value: Any) -> None:
+    """Commit every waiter of `entries` with `value`, unless it was decided before or its loop is closed."""
+    for entry in entries:
+        try:
+            entry.set_result(value)
+        except asyncio.InvalidStateError:  # decided before
+            continue
+        except RuntimeError:
+            raise_unless_dead(entry)
 
 
 def raise_unless_dead(entry: Any) -> None:
