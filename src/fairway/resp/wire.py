@@ -10,9 +10,12 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
+from time import perf_counter
 from typing import Any
 
 import hiredis
+
+from fairway.resp.vigil import LIMIT_S, Vigil
 
 Argument = str | bytes | int | float
 """What a command is made of."""
@@ -42,6 +45,8 @@ class Wire(asyncio.Protocol):
         self._patience = patience
         self._unavailable = unavailable
         self._retired = False
+        self._vigil = Vigil()
+        self._until = 0.0  # when to fall asleep over the call under way
         self.lost = False
         self.gone: asyncio.Future[None] = self._loop.create_future()
 
@@ -117,13 +122,29 @@ class Wire(asyncio.Protocol):
             if self._transport is not None:
                 # Whoever makes one call after another would pay a turn of the loop for company that does not come.
                 self._waiting.append(future)
+                vigil = self._vigil
+                if vigil.rest:
+                    vigil.rest -= 1
+                    self._transport.write(packed)
+                    return future
+                now = perf_counter()  # before the server can run: where it shares a processor, it may do so at once
                 self._transport.write(packed)
+                if vigil.begin(now):
+                    self._until = now + LIMIT_S
+                    self._loop.call_soon(self._stay)
                 return future
+        elif len(self._waiting) == 1:
+            self._vigil.join()
         self._waiting.append(future)
         if not self._out:
             self._loop.call_soon(self._flush)
         self._out.append(packed)
         return future
+
+    def _stay(self) -> None:
+        """Keep the loop from falling asleep: see `fairway.resp.vigil`."""
+        if len(self._waiting) == 1 and perf_counter() < self._until:
+            self._loop.call_soon(self._stay)
 
     async def finish(self, seconds: float) -> None:
         """Wait for the answers that are owed now, for `seconds` at most."""

@@ -1,7 +1,7 @@
 """Jobs on Redis 7 or Valkey: any number of processes share one store, by Redis's own clock.
 
-The hash of a job is the truth, a sorted set a queue is the order of dispatch, a stream a queue tells who waits that
-there is news. Every step is one script (`redis_scripts`), many jobs a call. What an acknowledged job survives is what
+The hash of a job is the truth, once it was claimed or changed; a sorted set a queue is the order of dispatch, a stream
+a queue tells who waits that there is news. Every step is one script (`redis_scripts`), many jobs a call. What an acknowledged job survives is what
 Redis was told to survive: with ``appendfsync always`` a power cut, with ``everysec`` the death of Redis but not the
 last one to two seconds before a power cut. FLUSHALL empties the store, which goes on: running fences are answered LOST,
 and no id comes again.
@@ -112,14 +112,14 @@ class RedisStore(RedisViews, Store):
         if len(jobs) == 1 and batch is None:
             job = jobs[0]
             number = self._numbers.get(job.queue)
-            sent = None if number is None else self._send_one(job, number)
-            if sent is not None and number is not None:
+            if number is not None and (sent := self._send_one(job, number)) is not None:
                 try:
                     seq = await sent
                 except Refusal as error:
                     if not leads_elsewhere(error):
                         raise self._link.refused(error) from error
-                    seq = await self._run(scripts.ENQUEUE_ONE, job.queue, number, forms.body(job))
+                    keys = self._plain_keys(job.queue, number)
+                    seq = await self._link.run(scripts.ENQUEUE_ONE, keys, (forms.body(job),))
                 if seq:
                     known = self._checked is self._link.address
                     durability = self.features.durability if known else await self._promised()
@@ -143,14 +143,17 @@ class RedisStore(RedisViews, Store):
         """Send a job of defaults for a queue that is known; None says that it takes the general way."""
         if self.options.clock is not SYSTEM_CLOCK or not forms.is_plain(job):
             return None
-        head = self._heads.get((job.queue, number))
-        if head is None:
+        known = self._heads.get(job.queue)
+        if known is None or known[0] != number:
             # What is the same for every job of the queue is packed once.
-            script, key = scripts.ENQUEUE_ONE, self._keys.queue(job.queue)
-            head = b"*8\r\n" + pack(("EVALSHA", script.sha, "1", key, "", "", str(number)))
-            self._heads[job.queue, number] = head
+            keys = self._plain_keys(job.queue, number)
+            head = b"*7\r\n" + pack(("EVALSHA", scripts.ENQUEUE_ONE.sha, "3", *keys))
+            known = self._heads[job.queue] = (number, head)
         body = forms.body(job)
-        return self._link.send(b"%b$%d\r\n%b\r\n" % (head, len(body), body))
+        return self._link.send(b"%b$%d\r\n%b\r\n" % (known[1], len(body), body))
+
+    def _plain_keys(self, queue: str, number: int) -> tuple[str, str, str]:
+        return self._keys.newest(queue, number), self._keys.ready(queue), self._keys.wake(queue)
 
     async def _insert(
         self, head: list[Argument], packed: dict[str, list[Argument]]

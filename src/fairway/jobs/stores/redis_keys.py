@@ -1,7 +1,7 @@
 """Names and forms of what the Redis store keeps: ids, keys, the immutable part of a job, the answer to a reader.
 
-An id is ``seq << 12 | number``. `seq` grows within a queue: milliseconds since 2025, or one more than the last where
-jobs come faster (41 bits, until 2094). `number` names the queue: drawn once from 1 to 4095 in the registry, so that an
+An id is ``seq << 12 | number``. `seq` grows within a queue: from milliseconds since 2025, which it is brought up to
+now and then, by one a job (41 bits, until 2094). `number` names the queue: drawn once from 1 to 4095 in the registry, so that an
 id alone leads to its queue. Because both parts start elsewhere when everything was flushed, an id
 of before does not come again.
 
@@ -60,6 +60,18 @@ class Keys:
     def queue(self, name: str) -> str:
         """Return the key of a queue's own hash; every other key of the queue begins as it does."""
         return f"{self.root}{name}:q"
+
+    def newest(self, name: str, number: int) -> str:
+        """Return the key of a queue's newest seq, under the number that its ids carry."""
+        return f"{self.root}{name}:n:{number}"
+
+    def ready(self, name: str) -> str:
+        """Return the key of what waits in a queue, in the order of dispatch."""
+        return f"{self.root}{name}:ready"
+
+    def blocked(self, name: str) -> str:
+        """Return the key of what waits for others of its concurrency key."""
+        return f"{self.root}{name}:blocked"
 
     def wake(self, name: str) -> str:
         """Return the key of a queue's stream of news."""

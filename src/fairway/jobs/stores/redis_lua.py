@@ -2,17 +2,19 @@
 
 Keys of a queue, all after the store's tag and its name:
 
-- ``q`` a hash: no (the queue's number), seq (newest), n<state> (counts), paused, rate, burst, tk, tu (token bucket),
-  kc, kf (retention), cfg (configuration as JSON), run (the run_id of the server that last looked after
+- ``q`` a hash: no (the queue's number), n<state> (counts, but of available jobs), paused, rate, burst, tk, tu (token
+  bucket), kc, kf (retention), cfg (configuration as JSON), run (the run_id of the server that last looked after
   leases), life (of the one whose ids and fences go on), fb (below every fence of this life).
+- ``n:NUMBER`` the newest seq (in ``q`` of stores of before, as seq); it is missing after FLUSHALL.
 - ``j:SEQ`` a job, a hash, the truth: b body, c created, s state, f fence, n attempt, t due, v started, e finished, w
   worker, g progress, res result, err error, k cancel requested. Where they are not the default: p priority, m max
   attempts, ck and cl concurrency, z blocked by it, uk and uf unique, ks keep, th chain, bt, bi and bc batch, pa parent,
   pv previous, o ledger keys; x says that something hangs on its end.
-- Sorted sets: ``ready`` (priority and seq in one score: the order of dispatch), ``due`` (by time), ``ls`` and ``ly``
-  (the same by seq, scheduled and retryable), ``lease`` (by end), ``blocked`` (by seq) and ``cb:KEY`` (by score), ``fc``
-  ``fd`` ``fx`` (final jobs by seq), ``kept`` (by the end of their retention), ``ux`` ``ox`` ``kb`` (ends of unique
-  windows, ledger keys, batches), ``w`` (jobs that somebody waits for).
+- Sorted sets: ``ready`` (priority and seq in one score: the order of dispatch; a job of defaults that was neither
+  claimed nor changed so far stands here as a whole, "SEQ CREATED BODY", and has no hash), ``due`` (by time), ``ls`` and
+  ``ly`` (the same by seq, scheduled and retryable), ``lease`` (by end), ``blocked`` (by seq) and ``cb:KEY`` (by
+  score), ``fc`` ``fd`` ``fx`` (final jobs by seq), ``kept`` (by the end of their retention), ``ux`` ``ox`` ``kb``
+  (ends of unique windows, ledger keys, batches), ``w`` (jobs that somebody waits for).
 - ``fin`` a list: completed jobs in the order they ended.
 - Hashes: ``u`` unique keys, ``o`` the `once` ledger, ``cs`` used concurrency slots, ``bt:SEQ`` a batch.
 - ``wake`` a stream of news: w there is work, f SEQ is final, s WORKER fell silent.
@@ -48,11 +50,12 @@ local function run_id()
   local told = redis.pcall('INFO', 'server')
   return type(told) == 'string' and string.match(told, 'run_id:(%x+)') or ''
 end
-local p, no, seq, kc, kf, delta, awake, looked, waited
+local p, no, seq, newest, kc, kf, delta, awake, looked, waited
 local function enter(key)
   p = string.sub(key, 1, -2)
   local q = call('HMGET', key, 'no', 'seq', 'kc', 'kf')
-  no, seq = tonumber(q[1]), tonumber(q[2] or '0')
+  no, newest = tonumber(q[1]), q[1] and call('GET', p .. 'n:' .. q[1]) or q[2] or '0'
+  seq = tonumber(newest)
   kc, kf = tonumber(q[3] or '86400'), tonumber(q[4] or '1209600')
   delta, awake, looked, waited = {}, false, false, nil
   return no
@@ -60,19 +63,36 @@ end
 local function count(state, n) delta[state] = (delta[state] or 0) + n end
 local function leave()
   for state, n in pairs(delta) do
-    if n ~= 0 then call('HINCRBY', p .. 'q', 'n' .. state, n) end
+    if n ~= 0 and state ~= 'a' then call('HINCRBY', p .. 'q', 'n' .. state, n) end
   end
+  local last = string.format('%.0f', seq)
+  if last ~= newest then call('SET', p .. 'n:' .. no, last) end
 end
 local function wake(field, value) call('XADD', p .. 'wake', 'MAXLEN', '~', 1000, '*', field, value) end
 local function wake_workers()
   if not awake then awake = true wake('w', '1') end
 end
-local function ready(id, priority)
+local function ready(id, priority, whole)
   if not looked then
     looked = true
     if call('EXISTS', p .. 'ready') == 0 then wake_workers() end
   end
-  call('ZADD', p .. 'ready', priority * SHIFT + id, id)
+  call('ZADD', p .. 'ready', priority * SHIFT + id, whole or id)
+end
+-- Seq, creation and body of a member of the ready set; of a job that has a hash the first alone.
+local function parts(member)
+  local at = string.find(member, ' ', 1, true)
+  if not at then return member end
+  local past = string.find(member, ' ', at + 1, true)
+  return string.sub(member, 1, at - 1), string.sub(member, at + 1, past - 1), string.sub(member, past + 1)
+end
+-- A job that stands in the ready set as a whole: its member, creation and body, or nil.
+local function whole(id)
+  local score = string.format('%.0f', 5 * SHIFT + tonumber(id))
+  local member = call('ZRANGEBYSCORE', p .. 'ready', score, score)[1]
+  if not member then return nil end
+  local _, created, body = parts(member)
+  if created then return member, created, body end
 end
 -- An available job goes to the ready set, or to the blocked of its concurrency key.
 local function arrive(id, priority, ck, cl)
@@ -119,6 +139,11 @@ local function insert(rec, body, more)
     if rec.uf then more[n + 1] = 'uf' more[n + 2] = 1 n = n + 2 end
     if rec.th and #rec.th > 0 then more[n + 1] = 'th' more[n + 2] = cmsgpack.pack(rec.th) n = n + 2 end
     if rec.ck or rec.uk or rec.ks or rec.th then more[n + 1] = 'x' more[n + 2] = 1 n = n + 2 end
+  end
+  if not rec and n == 0 then
+    count('a', 1)
+    ready(id, 5, id .. ' ' .. NOW .. ' ' .. body)
+    return id
   end
   if n == 0 then call('HSET', key, 'b', body, 'c', NOW, 's', state)
   else call('HSET', key, 'b', body, 'c', NOW, 's', state, unpack(more)) end
@@ -266,7 +291,11 @@ end
 VIEW = """
 local function view(id)
   local found = call('HGETALL', p .. 'j:' .. id)
-  if #found == 0 then return nil end
+  if #found == 0 then
+    local _, created, body = whole(id)
+    if not created then return nil end
+    found = {'b', body, 'c', created, 's', 'a'}
+  end
   local ends = call('ZSCORE', p .. 'lease', id)
   return {tostring(id), NOW, ends and stamp(wall + tonumber(ends) - mono) or '', found}
 end

@@ -37,7 +37,7 @@ local function from(key, base)
     if bound then high = string.format('(%.0f', base + bound) end
     found = call('ZREVRANGEBYSCORE', p .. key, high, low, 'LIMIT', 0, limit)
   end
-  for _, id in ipairs(found) do ids[#ids + 1] = tonumber(id) end
+  for _, id in ipairs(found) do ids[#ids + 1] = tonumber((parts(id))) end
 end
 if want == '' or want == 'a' then
   for priority = 0, 9 do from('ready', priority * SHIFT) end
@@ -59,6 +59,15 @@ for _, id in ipairs(ids) do
   found[#found + 1] = view(string.format('%.0f', id))
 end
 return found
+""",
+    flags="no-writes",
+)
+
+# KEYS q ready blocked. Answers {fields and values of q, available jobs}.
+QUEUE = script(
+    "queue",
+    """
+return {redis.call('HGETALL', KEYS[1]), redis.call('ZCARD', KEYS[2]) + redis.call('ZCARD', KEYS[3])}
 """,
     flags="no-writes",
 )
@@ -111,7 +120,7 @@ AWAIT = script(
     HEAD,
     """
 p = string.sub(KEYS[1], 1, -2)
-local state = call('HGET', p .. 'j:' .. ARGV[3], 's') or ''
+local state = call('HGET', p .. 'j:' .. ARGV[3], 's') or (whole(ARGV[3]) and 'a') or ''
 if state ~= '' and not string.find('cdx', state, 1, true) then
   call('ZADD', p .. 'w', 'GT', mono + tonumber(ARGV[4]), ARGV[3])
 end

@@ -36,9 +36,10 @@ for _, name in ipairs(call('HKEYS', KEYS[1])) do
   local q = ARGV[3] .. name .. ':q'
   local v = call('HMGET', q, 'no', 'life', 'seq', 'fb')
   if v[1] and v[2] ~= life then
-    local newest = math.max(tonumber(v[3] or '0'), math.floor((wall - EPOCH) * 1000))
-    call('HSET', q, 'life', life, 'seq', string.format('%.0f', newest + 1048576),
-      'fb', string.format('%.0f', tonumber(v[4] or '0') + 1000000))
+    local key = ARGV[3] .. name .. ':n:' .. v[1]
+    local newest = math.max(tonumber(call('GET', key) or v[3] or '0'), math.floor((wall - EPOCH) * 1000))
+    call('HSET', q, 'life', life, 'fb', string.format('%.0f', tonumber(v[4] or '0') + 1000000))
+    call('SET', key, string.format('%.0f', newest + 1048576))
     moved = moved + 1
   end
 end
@@ -101,7 +102,6 @@ for i = 1, #KEYS do
     if fresh == 0 then close_batch(b) end
     answer[#answer + 1] = batch
   end
-  call('HSET', KEYS[i], 'seq', string.format('%.0f', seq))
   leave()
   at = at + 3 + 2 * tonumber(ARGV[at + 2])
 end
@@ -109,24 +109,21 @@ return answer
 """,
 )
 
-# KEYS q; ARGV wall mono number body. What `enqueue` does for the one job of defaults that most calls bring, without the
-# functions that the general case has to set up: a third of its time. Answers its seq, or 0 as above.
+# KEYS n:NUMBER ready wake; ARGV body. What `enqueue` does for the one job of defaults that most calls bring, by Redis's
+# clock and without the functions that the general case has to set up. Answers its seq, or 0 where the queue is not as
+# the caller believes: then there is no newest seq under the number.
 ENQUEUE_ONE = script(
     "enqueue_one",
     """
-local call, q, now = redis.call, KEYS[1], ARGV[1]
-local v = call('HMGET', q, 'no', 'seq', 'na')
-if v[1] ~= ARGV[3] then return 0 end
-if now == '' then
-  local t = call('TIME')
-  now = t[1] .. '.' .. string.sub('00000' .. t[2], -6)
+local call, ready = redis.call, KEYS[2]
+local seq = call('INCR', KEYS[1])
+if seq == 1 then
+  call('DEL', KEYS[1])
+  return 0
 end
-local seq = math.max(tonumber(v[2] or '0') + 1, math.floor((tonumber(now) - EPOCH) * 1000))
-local id, p = string.format('%.0f', seq), string.sub(q, 1, -2)
-call('HSET', p .. 'j:' .. id, 'b', ARGV[4], 'c', now, 's', 'a')
-if call('EXISTS', p .. 'ready') == 0 then call('XADD', p .. 'wake', 'MAXLEN', '~', 1000, '*', 'w', '1') end
-call('ZADD', p .. 'ready', 5 * SHIFT + seq, id)
-call('HSET', q, 'seq', id, 'na', (v[3] or 0) + 1)
+if call('EXISTS', ready) == 0 then call('XADD', KEYS[3], 'MAXLEN', '~', 1000, '*', 'w', '1') end
+local t = call('TIME')
+call('ZADD', ready, 5 * SHIFT + seq, seq .. ' ' .. t[1] .. '.' .. string.sub('00000' .. t[2], -6) .. ' ' .. ARGV[1])
 return seq
 """,
 )
@@ -150,7 +147,6 @@ local _, silent = reap(100, tonumber(ARGV[7]))
 -- A claim that waited while its worker's leases ran out is not answered with that worker's own jobs.
 if ARGV[6] == '1' and silent[ARGV[5]] then
   leave()
-  if seq > 0 then call('HSET', KEYS[1], 'seq', string.format('%.0f', seq)) end
   return {{}, '', '', 1, no}
 end
 local rows, nap = {}, ''
@@ -168,13 +164,16 @@ if v[1] ~= '1' then
   local ends, leases, n, bytes = string.format('%.6f', mono + tonumber(ARGV[4])), {}, 0, 0
   local floor = tonumber(v[6] or '0')
   for i = 1, #popped, 2 do
-    local id = popped[i]
-    local key = p .. 'j:' .. id
-    local j = bytes < 16777216 and call('HMGET', key, 'f', 'n', 'c', 'b', 'pv')
-    if not j then call('ZADD', p .. 'ready', popped[i + 1], id)
-    elseif j[4] then
+    local id, created, body = parts(popped[i])
+    local key, j = p .. 'j:' .. id, nil
+    if bytes >= 16777216 then call('ZADD', p .. 'ready', popped[i + 1], popped[i])
+    elseif created then j = {false, false, created, body, false}
+    else j = call('HMGET', key, 'f', 'n', 'c', 'b', 'pv') end
+    if j and j[4] then
       local fence, attempt = math.max(tonumber(j[1] or '0'), floor) + 1, tonumber(j[2] or '0') + 1
-      call('HSET', key, 's', 'r', 'f', fence, 'n', attempt, 'w', ARGV[5], 'v', NOW)
+      if created then
+        call('HSET', key, 'b', body, 'c', created, 's', 'r', 'f', fence, 'n', attempt, 'w', ARGV[5], 'v', NOW)
+      else call('HSET', key, 's', 'r', 'f', fence, 'n', attempt, 'w', ARGV[5], 'v', NOW) end
       leases[#leases + 1] = ends
       leases[#leases + 1] = id
       rows[n + 1] = id rows[n + 2] = fence rows[n + 3] = attempt
@@ -194,7 +193,6 @@ if v[1] ~= '1' then
   end
 end
 leave()
-if seq > 0 then call('HSET', KEYS[1], 'seq', string.format('%.0f', seq)) end
 if #rows > 0 then return {rows, '', '', 0, no} end
 local head = call('ZRANGE', p .. 'due', 0, 0, 'WITHSCORES')
 if head[2] then sooner(tonumber(head[2]) - wall) end
@@ -317,7 +315,6 @@ end
 many('ZADD', p .. 'fc', plain, 2000)
 many('RPUSH', p .. 'fin', ended, 2000)
 many('ZREM', p .. 'lease', over, 2000)
-call('HSET', KEYS[1], 'seq', string.format('%.0f', seq))
 leave()
 return answer
 """,
@@ -357,6 +354,12 @@ local function revive(id, v)
   withdraw(id, v[1])
   count('a', 1)
 end
+local member, created, body = whole(id)
+if member then
+  call('ZREM', p .. 'ready', member)
+  call('ZADD', p .. 'ready', string.format('%.0f', 5 * SHIFT + tonumber(id)), id)
+  call('HSET', p .. 'j:' .. id, 'b', body, 'c', created, 's', 'a')
+end
 local verdict, before = 0, view(id)
 local v = call('HMGET', p .. 'j:' .. id, 's', 'p', 'ck', 'cl', 'z', 'x')
 if not v[1] then return {1} end
@@ -375,7 +378,6 @@ if ARGV[3] == 'cancel' then
   end
 elseif v[1] == 'a' or v[1] == 'r' or v[1] == 'c' or (ARGV[3] == 'dead' and v[1] ~= 'd') then verdict = 2
 else revive(id, v) end
-call('HSET', KEYS[1], 'seq', string.format('%.0f', seq))
 leave()
 local shown = view(id)
 if not shown then
@@ -396,7 +398,6 @@ MAINTAIN = script(
     END,
     """
 if not enter(KEYS[1]) then return 0 end
-local first = seq
 local most = promote(100)
 most = math.max(most, (reap(100, tonumber(ARGV[3]))))
 local function delete(id, state)
@@ -441,7 +442,6 @@ for _, b in ipairs(batches) do
   call('ZREM', p .. 'kb', b)
 end
 call('ZREMRANGEBYSCORE', p .. 'w', '-inf', mono)
-if seq ~= first then call('HSET', KEYS[1], 'seq', string.format('%.0f', seq)) end
 leave()
 return math.max(most, #batches) >= 100 and 1 or 0
 """,

@@ -47,7 +47,7 @@ class RedisSession:
         self._checked: Address | None = None  # the server whose settings are known
         self._numbers: dict[str, int] = {}
         self._names: dict[int, str] = {}
-        self._heads: dict[tuple[str, int], bytes] = {}  # queue and number -> how the enqueue of one job begins
+        self._heads: dict[str, tuple[int, bytes]] = {}  # queue -> number, and how the enqueue of one job begins
         self._open = False
         self._opening = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None

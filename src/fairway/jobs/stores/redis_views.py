@@ -124,13 +124,20 @@ class RedisViews(RedisSession):
         self._check_open()
         await self._learn_names()
         names = sorted(self._numbers)
-        answers = await asyncio.gather(*[self._link.command("HGETALL", self._keys.queue(name)) for name in names])
+        keys = self._keys
+        answers = await asyncio.gather(
+            *[
+                self._link.run(queries.QUEUE, (keys.queue(name), keys.ready(name), keys.blocked(name)), ())
+                for name in names
+            ]
+        )
         found = []
-        for name, flat in zip(names, answers, strict=True):
+        for name, (flat, available) in zip(names, answers, strict=True):
             fields = dict(zip(flat[::2], flat[1::2], strict=True))
             if b"no" in fields:
                 counts: dict[str, int] = dict.fromkeys(STATES, 0)
                 counts.update((state, int(fields.get(b"n" + code, 0))) for code, state in STATE_OF.items())
+                counts["available"] = available
                 config = fields.get(b"cfg")
                 found.append(
                     QueueStatus(
