@@ -1,10 +1,10 @@
 """Jobs on Redis 7 or Valkey: any number of processes share one store, by Redis's own clock.
 
 The hash of a job is the truth, once it was claimed or changed; a sorted set a queue is the order of dispatch, a stream
-a queue tells who waits that there is news. Every step is one script (`redis_scripts`), many jobs a call. What an acknowledged job survives is what
-Redis was told to survive: with ``appendfsync always`` a power cut, with ``everysec`` the death of Redis but not the
-last one to two seconds before a power cut. FLUSHALL empties the store, which goes on: running fences are answered LOST,
-and no id comes again.
+a queue tells who waits that there is news. Every step is one script (`redis_scripts`), many jobs a call. What an
+acknowledged job survives is what Redis was told to survive: with ``appendfsync always`` a power cut, with ``everysec``
+the death of Redis but not the last one to two seconds before a power cut. FLUSHALL empties the store, which goes on:
+running fences are answered LOST, and no id comes again.
 
 All keys of a namespace lie in one slot of a cluster, and `fairway.resp` follows that slot. A primary acknowledges
 before its replicas have a step: after a failover jobs that were not replicated are gone, and steps (a claim, a

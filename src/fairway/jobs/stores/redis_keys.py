@@ -1,9 +1,9 @@
 """Names and forms of what the Redis store keeps: ids, keys, the immutable part of a job, the answer to a reader.
 
 An id is ``seq << 12 | number``. `seq` grows within a queue: from milliseconds since 2025, which it is brought up to
-now and then, by one a job (41 bits, until 2094). `number` names the queue: drawn once from 1 to 4095 in the registry, so that an
-id alone leads to its queue. Because both parts start elsewhere when everything was flushed, an id
-of before does not come again.
+now and then, by one a job (41 bits, until 2094). `number` names the queue: drawn once from 1 to 4095 in the registry,
+so that an id alone leads to its queue. Because both parts start elsewhere when everything was flushed, an id of before
+does not come again.
 
 All keys carry one tag, ``{namespace:jobs}``, and so lie in one slot of a cluster: a call may be about several queues.
 Those of a queue go on with its name and a colon (which cannot be in the name).
