@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -14,11 +13,9 @@ from fairway.proxy import page as page_module
 from fairway.proxy import render as render_module
 from fairway.proxy.downstream import HEAD, ClientConnection
 from fairway.proxy.exchange import Exchange
-from fairway.proxy.identifiers import request_ids, traceparents
-from fairway.proxy.memo import GENERATION_S, HEAD_BYTES, HEADS, Memo
+from fairway.proxy.memo import GENERATION_S
 from fairway.proxy.options import DoorOptions
 from fairway.proxy.outbox import SMALL, WAITING, Outbox
-from fairway.proxy.request import RequestHead
 from fairway.proxy.routes import Limits, Route, RouteTable, Target
 from fairway.proxy.targets import TargetState
 from fairway.proxy.upstream import UpstreamConnection
@@ -424,39 +421,7 @@ async def test_outbox_goes_on_after_a_transport_that_raises() -> None:
     assert log == [(last, b"x")]
 
 
-# -- memo and identifiers ---------------------------------------------------------------------------------------------
-
-
-def test_memo_keeps_what_comes_twice_and_forgets_it() -> None:
-    memo: Memo[RequestHead] = Memo()
-    one = RequestHead(False)
-    memo.meet(b"a", one)
-    assert len(memo) == 0, "what comes once is not worth its place, nor the secrets in it the risk"
-    memo.meet(b"a", one)
-    assert memo.young == {b"a": one}
-    memo.age()
-    assert not memo.young
-    assert memo.recall(b"a") is one
-    assert memo.young == {b"a": one}
-    memo.age()
-    memo.age()
-    assert memo.recall(b"a") is None
-    assert len(memo) == 0
-
-
-def test_memo_is_bounded() -> None:
-    memo: Memo[RequestHead] = Memo()
-    one = RequestHead(False)
-    for number in range(5 * HEADS):
-        memo.meet(b"%d" % number, one)
-        memo.meet(b"%d" % number, one)
-    assert HEADS <= len(memo) <= 2 * HEADS
-    for _ in range(2):
-        memo.meet(b"x" * (HEAD_BYTES + 1), one)
-    assert b"x" * (HEAD_BYTES + 1) not in memo.young
-    for number in range(100_000):
-        memo.meet(b"once %d" % number, one)
-    assert len(memo._seen) <= 4096
+# -- what is remembered, and what is sent again ----------------------------------------------------------------------
 
 
 async def test_heads_are_forgotten_by_the_wheel() -> None:
@@ -477,20 +442,6 @@ async def test_heads_are_forgotten_by_the_wheel() -> None:
     assert len(memo) == 0
     assert len(stand.worker.answers) == 0
     _settle(stand)
-
-
-def test_identifiers_differ() -> None:
-    one, other = request_ids(), request_ids()
-    made = list(itertools.islice(one, 10_000)) + list(itertools.islice(other, 10_000))
-    assert len(set(made)) == 20_000
-    assert all(len(value) == 21 and value.isalnum() for value in made)
-    traces: Iterator[bytes] = traceparents()
-    found = list(itertools.islice(traces, 1000))
-    assert len({value[3:35] for value in found}) == len({value[36:52] for value in found}) == 1000
-    head_ = RequestHead(False)
-    for value in found:
-        head_.on_header(b"traceparent", value)
-        assert head_.traceparent == value
 
 
 async def test_an_empty_chunked_body_ends_on_the_second_connection_too(monkeypatch: pytest.MonkeyPatch) -> None:
