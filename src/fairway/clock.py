@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from typing import Protocol, runtime_checkable
 
@@ -39,6 +38,8 @@ class SystemClock:
 
     async def sleep(self, seconds: float) -> None:
         """Wait on the running event loop."""
+        import asyncio  # loaded by whoever runs a loop; who only asks for the time need not
+
         await asyncio.sleep(seconds)
 
     def __repr__(self) -> str:

@@ -16,7 +16,8 @@ def names(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[
     """Return the apps whose names start with `incomplete`; none where there is no project."""
     from click.shell_completion import CompletionItem
 
-    from fairway.cli.project import REGISTRY, find
+    from fairway.cli.places import REGISTRY
+    from fairway.cli.project import find
 
     try:
         project = find(ctx.find_root().params.get("project"))

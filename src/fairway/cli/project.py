@@ -7,15 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import click
-
+from fairway.cli.places import REGISTRY, STATE, is_project, nearest_project
 from fairway.errors import FairwayError
 
 if TYPE_CHECKING:
     from fairway.platform.layout import Layout
-
-REGISTRY = "compose/app-registry"
-STATE = ".fairway"
 
 
 class ProjectError(FairwayError):
@@ -56,6 +52,8 @@ def current() -> Project:
     Raises:
         ProjectError: The folder that was named does not exist.
     """
+    import click
+
     named: str | None = click.get_current_context().find_root().obj
     return find(named)
 
@@ -68,11 +66,9 @@ def find(named: str | None) -> Project:
     """
     if named is not None:
         return at(Path(named))
-    here = Path.cwd()
-    for folder in (here, *here.parents):
-        if _is_project(folder):
-            return Project(folder, found=True)
-    return Project(here, found=False)
+    here = os.getcwd()
+    found = nearest_project(here)
+    return Project(Path(found or here), found=found is not None)
 
 
 def at(folder: Path) -> Project:
@@ -80,8 +76,4 @@ def at(folder: Path) -> Project:
     root = folder.absolute()
     if not root.is_dir():
         raise ProjectError(f"There is no folder {str(folder)!r}.", hint="Give --project the folder of your project.")
-    return Project(root, found=_is_project(root))
-
-
-def _is_project(folder: Path) -> bool:
-    return (folder / REGISTRY).is_dir() or (folder / STATE / "run").is_dir()
+    return Project(root, found=is_project(str(root)))

@@ -13,7 +13,7 @@ from fairway.cli.project import Project, ProjectError, current
 from fairway.errors import FairwayError
 
 if TYPE_CHECKING:
-    from fairway.platform.doors import DoorSetup
+    from fairway.platform.doorplan import DoorSetup
     from fairway.platform.tls import TlsConfig
 
 _EXAMPLES = """\b
@@ -53,7 +53,7 @@ class _Options(msgspec.Struct, frozen=True):
         Raises:
             click.UsageError: Options that do not go together, or a network that is none.
         """
-        from fairway.platform.doors import DoorSetup
+        from fairway.platform.doorplan import DoorSetup
 
         return DoorSetup(tls=self._tls(), access_log=self.access_log, trusted=self._networks() if self.trusted else ())
 
@@ -194,7 +194,7 @@ def up(**options: Any) -> int:
     if told.as_json:
         raise click.UsageError("--json goes with -d: in the foreground there is no end to print it at.")
     from fairway.cli import foreground
-    from fairway.platform.daemon import DaemonConfig
+    from fairway.platform.config import DaemonConfig
 
     config = DaemonConfig(
         registry=project.registry,

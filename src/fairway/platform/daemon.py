@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from fairway.concurrency import Context, Shutdown, notify_context
-from fairway.platform.doors import Doors, DoorSetup
-from fairway.platform.errors import StateDirError
-from fairway.platform.host import Host, app_environment
-from fairway.platform.layout import Layout
-from fairway.platform.listen import listen
-from fairway.platform.lock import DaemonLock
-from fairway.platform.state import StateStore
+from fairway.platform.doors import Doors
+from fairway.platform.host import Host
+from fairway.platform.opening import Opening, opened
 from fairway.run import cgroup
 
 # The rest is imported in `_run`, when the door's process is on its way already: it takes as long to start.
@@ -26,46 +22,13 @@ if TYPE_CHECKING:
 
     from fairway.health.checker import HealthChecker
     from fairway.logs.service import LogService
+    from fairway.platform.config import DaemonConfig
+    from fairway.platform.layout import Layout
     from fairway.platform.platform import Platform
+    from fairway.run.builder import Builder
 
 _END_GRACE = 60.0
 _API_PATIENCE = 1.0  # seconds
-
-
-class DaemonConfig(msgspec.Struct, frozen=True):
-    """How the daemon runs.
-
-    Attributes:
-        registry: Folder of registry files.
-        state_dir: State folder; None for ``.fairway`` two folders above the registry (the project's root).
-        door_host: Address the door listens on.
-        door_port: Port the door listens on.
-        door_workers: Door processes that share the port, >= 1.
-        door: What they are started with: HTTPS, access log, trusted networks.
-        api_host: Address of the HTTP API.
-        api_port: Port of the HTTP API.
-        apps: Names to bring up; empty for all.
-        watch: Reload when registry files change.
-        stop_apps_on_exit: Stop instances and door when the daemon ends in order (Ctrl-C); False leaves them to be
-            adopted by the next daemon.
-    """
-
-    registry: Path
-    state_dir: Path | None = None
-    door_host: str = "127.0.0.1"
-    door_port: int = 8080
-    door_workers: int = 1
-    door: DoorSetup = msgspec.field(default_factory=DoorSetup)
-    api_host: str = "127.0.0.1"
-    api_port: int = 7070
-    apps: tuple[str, ...] = ()
-    watch: bool = True
-    stop_apps_on_exit: bool = True
-
-    @property
-    def layout(self) -> Layout:
-        """Paths of the state folder."""
-        return Layout(self.state_dir or self.registry.absolute().parent.parent / ".fairway")
 
 
 class Services(msgspec.Struct):
@@ -117,54 +80,39 @@ async def serve(config: DaemonConfig, faces: Faces = ()) -> None:
         PortTaken: A port is held by another program; the message names it.
         UnknownApp: `DaemonConfig.apps` names one that is not in the registry.
     """
-    layout = config.layout
-    try:
-        layout.create()
-    except OSError as error:
-        raise StateDirError(
-            f"expected to write the state folder {layout.root}, got: {error.strerror}",
-            hint="Run it as the folder's owner, or set FAIRWAY_STATE_DIR to a folder that can be written.",
-        ) from error
-    with DaemonLock(layout.lock) as lock:
-        state = StateStore(layout.database)
-        try:
-            async with notify_context() as ctx, Shutdown(ctx, grace=_END_GRACE) as shutdown:
-                host = Host(layout, state, app_environment(layout, _api_url(config)))
-                doors = Doors(host, (config.door_host, config.door_port), config.door_workers, config.door)
-                # Every port is asked for before anything is touched.
-                doors.check_port()
-                doors.check_certificates()
-                with listen(config.api_host, config.api_port, what="API", option="--api") as listener:
-                    lock.write(_api_url(config))
-                    await _run(config, faces, host, doors, listener=listener, shutdown=shutdown)
-        finally:
-            state.close()
+    with opened(config) as opening:
+        await _serve(opening, faces)
 
 
-async def _run(
-    config: DaemonConfig, faces: Faces, host: Host, doors: Doors, *, listener: socket.socket, shutdown: Shutdown
-) -> None:
-    layout, ctx, background = host.layout, shutdown.ctx, host.background
+async def _serve(opening: Opening, faces: Faces) -> None:
+    async with notify_context() as ctx, Shutdown(ctx, grace=_END_GRACE) as shutdown:
+        machine = opening.machine
+        host = Host(
+            machine.layout,
+            machine.state,
+            machine.env,
+            machine.hierarchies,
+            machine.ports,
+            head_start=opening.head_start,
+        )
+        await _run(opening, faces, host, Doors(host, opening.plan, opening.doors), shutdown=shutdown)
+
+
+async def _run(opening: Opening, faces: Faces, host: Host, doors: Doors, *, shutdown: Shutdown) -> None:
+    config, layout, ctx, background = opening.config, host.layout, shutdown.ctx, host.background
     doors.begin()
-    host.hierarchies = cgroup.discover(host.owner)
-
-    from fairway.run.reaper import become_subreaper
-
-    become_subreaper()  # before there is an instance that could lose a child
 
     from fairway.health.checker import HealthChecker
     from fairway.platform.platform import Platform
-    from fairway.platform.watch import look, watch_registry
-    from fairway.run.builder import Builder
+    from fairway.platform.watch import watch_registry
 
     checker = HealthChecker()
-    platform = Platform(host, doors, Builder(layout.root), config.registry, checker=checker, only=config.apps)
+    platform = Platform(host, doors, lambda: _builder(layout), config.registry, checker=checker, only=config.apps)
     stack = AsyncExitStack()
     shutdown.hook("faces", stack.aclose, order=10)
     shutdown.hook("platform", _end_platform, platform, host, config.stop_apps_on_exit, order=20)
     shutdown.hook("background", background.cancel, order=30)
     background.start(checker.run(ctx), name="health")
-    seen = look(config.registry)
     starting = asyncio.ensure_future(platform.start(ctx))
 
     async def reload() -> None:
@@ -173,8 +121,9 @@ async def _run(
 
     # The apps come first. Whoever calls the API meanwhile waits in its socket; a first build takes longer than that.
     await asyncio.wait({starting}, timeout=_API_PATIENCE)
+    gc.enable()
     if config.watch:
-        background.start(watch_registry(ctx, config.registry, seen, reload), name="registry watch")
+        background.start(watch_registry(ctx, config.registry, opening.seen, reload), name="registry watch")
     from fairway.logs.service import LogService
     from fairway.platform.housekeeping import keep_house
     from fairway.platform.logfiles import LogFiles
@@ -182,7 +131,7 @@ async def _run(
     logs = LogService(LogFiles(layout))
     services = Services(ctx, config, layout, platform, layout.token(), checker, logs)
     services.extras["app_token"] = layout.app_token()
-    services.shutdown, services.api_listener = shutdown.begin, listener
+    services.shutdown, services.api_listener = shutdown.begin, opening.listener
     background.start(logs.run(ctx), name="logs")
     background.start(doors.follow_certificates(ctx), name="certificates")
     background.start(keep_house(ctx, host, platform.instances), name="housekeeping")
@@ -193,8 +142,17 @@ async def _run(
         starting.cancel()
         await asyncio.wait({starting})
         raise
+    # What lives now lives to the end: the collector need not look at it again.
+    gc.collect()
+    gc.freeze()
     await _until(starting, ctx)
     await shutdown.wait()
+
+
+def _builder(layout: Layout) -> Builder:
+    from fairway.run.builder import Builder  # not for a start at which nothing has changed
+
+    return Builder(layout.root)
 
 
 async def _until(starting: asyncio.Future[None], ctx: Context) -> None:
@@ -222,17 +180,11 @@ async def _end_platform(platform: Platform, host: Host, stop_apps: bool) -> None
         await asyncio.to_thread(cgroup.remove_base, host.hierarchies)
 
 
-def _api_url(config: DaemonConfig) -> str:
-    """Return where whoever is on this machine reaches the API: a wildcard address by the loopback one."""
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(config.api_host, config.api_host)  # noqa: S104  # read, not bound
-    return f"http://{f'[{host}]' if ':' in host else host}:{config.api_port}"
-
-
-def run(config: DaemonConfig, faces: Faces = ()) -> None:
-    """Run `serve` on uvloop, or on asyncio's own loop where uvloop is not installed."""
+def run(opening: Opening, faces: Faces = ()) -> None:
+    """Run a daemon that was opened as `serve` does, on uvloop, or on asyncio's own loop where that is not installed."""
     try:
         import uvloop
     except ImportError:
-        asyncio.run(serve(config, faces))
+        asyncio.run(_serve(opening, faces))
     else:
-        uvloop.run(serve(config, faces))
+        uvloop.run(_serve(opening, faces))

@@ -13,7 +13,8 @@ from fairway.platform import canary, rollout
 from fairway.platform.errors import DeployFailed
 from fairway.platform.gate import GateFailed
 from fairway.platform.host import WEB
-from fairway.platform.instance import Instance, Recipe
+from fairway.platform.instance import Instance
+from fairway.platform.recipe import Recipe
 from fairway.platform.routing import Upstream
 from fairway.proxy.routes import State
 from fairway.run.ports import PortsExhausted
@@ -109,7 +110,12 @@ class Rollout(msgspec.Struct):
 
     def _start(self, step: rollout.Start) -> None:
         for _ in range(step.count):
-            instance = Instance.create(self.host, Recipe(self.app, self.release, step.process))
+            recipe = Recipe(self.app, self.release, step.process)
+            early = self.host.head_start.take(recipe)
+            if early is not None:
+                self.started.append(Instance.begun(self.host, recipe, early))
+                continue
+            instance = Instance.create(self.host, recipe)
             self.started.append(instance)
             try:
                 instance.start()

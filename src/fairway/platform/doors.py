@@ -3,35 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
-import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from fairway.command import Command
 from fairway.errors import FairwayError
-from fairway.platform.errors import PlatformError, PortTaken
+from fairway.platform.doorplan import DoorPlan
+from fairway.platform.errors import PlatformError
+from fairway.platform.owner import DOOR_APP
 from fairway.platform.restart import Backoff
 from fairway.platform.routing import Public
 from fairway.platform.state import DoorRow
 from fairway.proxy.control import DoorClient, Statistics
 from fairway.proxy.errors import ControlError, ProxyError, RouteError
 from fairway.proxy.routes import Route, RouteTable, validate_table
-from fairway.run import environment, ports
-from fairway.run.process import Launch, Process, SpawnError
+from fairway.run.process import Process
 from fairway.telemetry import log
 
 if TYPE_CHECKING:
     from fairway.concurrency import Context
     from fairway.platform.host import Host
-    from fairway.platform.tls import Certificates, TlsConfig
+    from fairway.run.spawn import Spawned
 
-LOG_APP = "_fairway"
-ACCESS_LOG_APP = "_door"
 _START_TIMEOUT = 20.0
 _STOP_GRACE = 2.0
 _ADOPT_PATIENCE = 2.0
@@ -42,20 +36,6 @@ class DoorFailed(PlatformError):
     """A door worker did not come up."""
 
     code = "door.failed"
-
-
-class DoorSetup(msgspec.Struct, frozen=True):
-    """What every worker is started with beside its address.
-
-    Attributes:
-        tls: How HTTPS is served, or None for plain HTTP alone.
-        access_log: Share of successful requests that the access log takes, 0.0 to 1.0 (errors always); None for none.
-        trusted: Networks (CIDR) whose ``X-Forwarded-*`` are believed.
-    """
-
-    tls: TlsConfig | None = None
-    access_log: float | None = 1.0
-    trusted: tuple[str, ...] = ()
 
 
 class Worker(msgspec.Struct):
@@ -74,20 +54,17 @@ class Doors:
 
     Args:
         host: The machine.
-        address: Host and port to listen on.
-        workers: Processes that share the port, >= 1.
-        setup: What they are started with.
+        plan: Which workers are to run.
+        begun: Workers that run already and that nobody watches yet, by number (`DoorPlan.begin`).
     """
 
-    def __init__(self, host: Host, address: tuple[str, int], workers: int = 1, setup: DoorSetup | None = None) -> None:
-        self.address = address
-        self._setup = setup or DoorSetup()
-        tls = self._setup.tls
-        self._certificates = _certificates(tls, host) if tls is not None else None
-        self.public = Public(address[1], tls.port if tls is not None else None)
+    def __init__(self, host: Host, plan: DoorPlan, begun: dict[int, Spawned] | None = None) -> None:
+        tls = plan.setup.tls
+        self._plan = plan
+        self._certificates = plan.certificates
+        self.public = Public(plan.address[1], tls.port if tls is not None else None)
         self.workers: dict[int, Worker] = {}
         self._host = host
-        self._count = workers
         self._routes: dict[str, tuple[Route, ...]] = {}
         self._refused: dict[str, str] = {}
         self._revision = 0
@@ -98,7 +75,7 @@ class Doors:
         self._pushing = asyncio.Lock()
         self._stopping = False
         self._opening: asyncio.Future[int] | None = None
-        self._early: dict[int, Process] = {}
+        self._early = begun or {}
 
     # -- processes -------------------------------------------------------------------------------------------
 
@@ -114,20 +91,12 @@ class Doors:
         for row in self._host.state.doors():
             if row.worker not in self._early and await self._adopt(row):
                 adopted += 1
-        missing = [n for n in range(self._count) if n not in self.workers]
+        missing = [n for n in range(self._plan.count) if n not in self.workers]
         await asyncio.gather(*(self._start(n) for n in missing))
         return adopted
 
     def begin(self) -> None:
-        """Begin `start` in the background; `opened` waits for it.
-
-        Where nothing has to be adopted or prepared first, the workers' processes are on their way when this returns:
-        they take as long to start as the rest of the daemon.
-        """
-        if self._certificates is None and not self._host.state.doors():
-            with contextlib.suppress(SpawnError, OSError):  # `start` tries again, and says why it does not work
-                for number in range(self._count):
-                    self._early[number] = self._spawn(number)
+        """Begin `start` in the background; `opened` waits for it."""
         self._opening = asyncio.ensure_future(self.start())
 
     async def opened(self) -> None:
@@ -261,27 +230,6 @@ class Doors:
 
     # -- inside ----------------------------------------------------------------------------------------------
 
-    @property
-    def _listen(self) -> str:
-        host, port = self.address
-        return " ".join((f"{host}:{port} x{self._count}", *self._options))
-
-    @property
-    def _options(self) -> list[str]:
-        """The options that every worker has in common; others than a running worker has ask for a new one."""
-        found: list[str] = []
-        if self._certificates is not None:
-            tls = self._certificates.config
-            found += ["--tls-listen", f"{_bracketed(tls.host)}:{tls.port}"]
-            found += ["--certificates", str(self._certificates.folder)]
-            if tls.acme is not None:
-                found += ["--acme-challenges", str(self._certificates.challenges)]
-        if self._setup.access_log is not None:
-            found += ["--access-log-sample", f"{self._setup.access_log:g}"]
-        for network in self._setup.trusted:
-            found += ["--trusted", network]
-        return found
-
     def _table(self) -> RouteTable:
         # Ahead of whatever an earlier daemon has pushed, and of this one's own.
         self._version = max(self._version + 1, int(time.time() * 1000))
@@ -295,29 +243,6 @@ class Doors:
             log.get("platform").warning("door worker takes no routes", worker=worker.number, error=str(error))
             return False
         return True
-
-    def check_port(self) -> None:
-        """Make sure, before anything is touched, that the address is free or held by a door of this state folder.
-
-        Raises:
-            PortTaken: Another program listens there; the message names it.
-        """
-        own = {row.record.pid for row in self._host.state.doors()}
-        asked = [(*self.address, "the door", "--listen")]
-        if (tls := self._setup.tls) is not None:
-            asked.append((tls.host, tls.port, "HTTPS", "--tls-listen"))
-        for host, port, what, option in asked:
-            if not ports.is_free(port, host) and not ports.listener_among(port, own):
-                holder = ports.holder(port)
-                raise PortTaken(
-                    f"expected to listen on {host}:{port} for {what}, it is held by {holder or 'another process'}",
-                    hint=f"Stop that program, or choose another port with `fairway up {option} 127.0.0.1:PORT`.",
-                )
-
-    def check_certificates(self) -> None:
-        """Make sure, before anything is touched, that the operator's certificate can be used. Raises `TlsError`."""
-        if self._certificates is not None:
-            self._certificates.check()
 
     async def _adopt(self, row: DoorRow) -> bool:
         process = Process.adopt(row.record)
@@ -333,43 +258,16 @@ class Doors:
         except (ControlError, TimeoutError) as error:
             log.get("platform").warning("door worker does not answer", worker=row.worker, error=str(error))
             answers = False
-        if not answers or row.listen != self._listen or row.worker >= self._count:
+        if not answers or row.listen != self._plan.listen or row.worker >= self._plan.count:
             await self._end(worker, _STOP_GRACE if answers else 0.0)
             return False
         self.workers[row.worker] = worker
         self._watch(worker)
         return True
 
-    def _spawn(self, number: int) -> Process:
-        """Start a worker's process and note it in the state file."""
-        host, port = self.address
-        socket = self._host.layout.door_socket(number)
-        socket.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        argv = [
-            sys.executable,
-            "-m",
-            "fairway.proxy",
-            "--listen",
-            f"{_bracketed(host)}:{port}",
-            "--socket",
-            str(socket),
-        ]
-        argv += self._options
-        if self._setup.access_log is not None:
-            access_log = self._host.layout.log_file(ACCESS_LOG_APP, "access", number)
-            access_log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            argv += ["--access-log", str(access_log)]
-        if self._count > 1:
-            argv.append("--reuse-port")
-        marker = f"{self._host.owner}/{LOG_APP}/door.{number}"
-        env = environment.compose({"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}, marker=marker)
-        output = self._host.layout.log_file(LOG_APP, "door", number)
-        process = Process.start(Launch(Command(tuple(argv), env, Path("/")), output, marker))
-        self._host.state.save_door(DoorRow(worker=number, listen=self._listen, record=process.record()))
-        return process
-
     async def _start(self, number: int, backoff: Backoff | None = None) -> None:
-        process = self._early.pop(number, None) or self._spawn(number)
+        begun = self._early.pop(number, None)
+        process = Process.watch(begun if begun is not None else self._plan.spawn(number))
         client = DoorClient(self._host.layout.door_socket(number))
         worker = Worker(number, process, client, backoff or Backoff(), time.monotonic())
         await self._answering(worker)
@@ -393,7 +291,7 @@ class Doors:
                 await worker.process.stop(0)
                 from fairway.platform.loglines import last_lines
 
-                tail = last_lines(self._host.layout.log_file(LOG_APP, "door", worker.number), 5)
+                tail = last_lines(self._host.layout.log_file(DOOR_APP, "door", worker.number), 5)
                 why = f"ended with {worker.process.exit}" if worker.process.exit is not None else reason
                 raise DoorFailed(f"expected door worker {worker.number} to come up, it {why}: {' / '.join(tail)}")
             await asyncio.sleep(pause)
@@ -433,14 +331,4 @@ class Doors:
         self._host.state.remove_door(worker.number)
 
     def __repr__(self) -> str:
-        return f"<Doors {self._listen} [{len(self.workers)} up, {len(self._routes)} apps]>"
-
-
-def _certificates(tls: TlsConfig, host: Host) -> Certificates:
-    from fairway.platform.tls import Certificates
-
-    return Certificates(tls, host.layout.certificates)
-
-
-def _bracketed(host: str) -> str:
-    return f"[{host}]" if ":" in host else host
+        return f"<Doors {self._plan.listen} [{len(self.workers)} up, {len(self._routes)} apps]>"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 
 from fairway.errors import FairwayError
@@ -30,6 +29,8 @@ class UnknownApp(PlatformError):
     code = "app.unknown"
 
     def __init__(self, name: str, known: Iterable[str]) -> None:
+        import difflib
+
         names = sorted(known)
         near = difflib.get_close_matches(name, names, n=1)
         hint = f"Did you mean {near[0]!r}?" if near else f"Known apps: {', '.join(names) or 'none'}."

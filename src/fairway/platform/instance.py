@@ -4,78 +4,34 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import math
 from collections.abc import Callable
-from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from fairway.build.plan import GRACE
-from fairway.command import Command
 from fairway.errors import FairwayError
 from fairway.health.conditions import parse
 from fairway.health.probe import ProbeTarget
 from fairway.platform import loglines
 from fairway.platform.gate import Gate, GateFailed, wait_ready
-from fairway.platform.host import WEB, Host, fixed_port, launch_digest
+from fairway.platform.host import WEB, Host
+from fairway.platform.recipe import Recipe, instance_log, launch, new_row, place
 from fairway.platform.restart import Backoff
 from fairway.platform.state import InstanceRow, Standing
 from fairway.platform.status import InstanceState, InstanceStatus
-from fairway.run import environment, proctable
-from fairway.run.cgroup import Cgroup
-from fairway.run.process import Launch, Process, SpawnError
-from fairway.run.release import with_port
+from fairway.run import proctable
+from fairway.run.process import Process, SpawnError
 from fairway.telemetry import log
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from fairway.apps.spec import AppSpec
-    from fairway.run.release import Release
+    from fairway.command import Command
+    from fairway.platform.headstart import Early
 
 _LEFTOVER_GRACE = 2.0
 _WORKER_SETTLE = 0.3
 _ENGINE_PATIENCE = 15.0  # seconds beyond an instance's grace that a container engine has to end it
-
-
-class Recipe(msgspec.Struct, frozen=True):
-    """What an instance is made from.
-
-    Attributes:
-        app: The app's specification.
-        release: What is run.
-        process: Name of the process, ``web`` or another.
-    """
-
-    app: AppSpec
-    release: Release
-    process: str
-
-    @property
-    def command(self) -> Command:
-        """The release's command of this process."""
-        return self.release.processes[self.process]
-
-    @property
-    def wants_port(self) -> bool:
-        """Whether it gets a port: ``web`` does, and whoever's command asks for one."""
-        texts = (*self.command.argv, *self.command.env.values())
-        return self.process == WEB or any("$PORT" in text or "${PORT}" in text for text in texts)
-
-    @property
-    def in_container(self) -> bool:
-        """Whether an engine's process listens for it, not one of its own."""
-        return self.release.in_container
-
-    def engine_command(self, command: Command, port: int | None, grace: float) -> Command:
-        """Return the release's `stop` or `clear` with an instance's port and its grace in whole seconds put in."""
-        words = (str(math.ceil(grace)) if word == GRACE else word for word in command.argv)
-        argv = tuple(word if port is None else with_port(word, port) for word in words)
-        own = {"FAIRWAY_APP": self.app.name, "FAIRWAY_RELEASE": self.release.id, "PORT": str(port or 0)}
-        env = environment.compose(self.release.env, command.env, own, marker="")
-        del env[proctable.MARKER]  # it is no part of the instance
-        return Command(argv, MappingProxyType(env), command.cwd)
 
 
 async def end_containers(recipe: Recipe, command: Command, port: int | None, grace: float) -> str:
@@ -125,17 +81,15 @@ class Instance:
     @classmethod
     def create(cls, host: Host, recipe: Recipe) -> Instance:
         """Make a new, staged instance with a number of its own; nothing runs yet."""
-        number = host.state.next_number(recipe.app.name, recipe.process)
-        row = InstanceRow(
-            app=recipe.app.name,
-            process=recipe.process,
-            number=number,
-            release=recipe.release.id,
-            launch=launch_digest(recipe.app, recipe.release),
-            standing="staged",
-        )
-        host.state.save_instance(row)
-        return cls(host, recipe, row)
+        return cls(host, recipe, new_row(host, recipe))
+
+    @classmethod
+    def begun(cls, host: Host, recipe: Recipe, early: Early) -> Instance:
+        """Take an instance that runs already: it was started before the daemon had loaded the rest of itself."""
+        instance = cls(host, recipe, early.row)
+        instance.process = Process.watch(early.spawned)
+        instance._log_from, instance._started_at = early.log_from, early.started_at
+        return instance
 
     @classmethod
     def adopt(cls, host: Host, recipe: Recipe, row: InstanceRow) -> Instance | None:
@@ -166,7 +120,7 @@ class Instance:
     @property
     def log(self) -> Path:
         """Its log file."""
-        return self._host.layout.log_file(self.row.app, self.row.process, self.row.number)
+        return instance_log(self._host, self.row)
 
     @property
     def serves(self) -> bool:
@@ -223,35 +177,13 @@ class Instance:
 
     def start(self) -> None:
         """Start its process on a fresh port. Raises `SpawnError`, `PortsExhausted`."""
-        host, recipe, row = self._host, self.recipe, self.row
         self._give_port_back()
-        port: int | None = None
-        if recipe.wants_port:
-            port = self._fixed_port or host.ports.take()
         self.state, self.next_start_at = "starting", None
-        # Written before the process exists: killed in between, the next daemon finds it by its marker.
-        self._save(port=port, record=None, started_at=host.clock.time())
-        limits = recipe.app.limits
-        # Of this start alone: what the one before has left behind is ended while this one comes up.
-        start = f"{self.id}.{self.row.restarts}"
-        # What is started of a container is the engine's client, which limits are not meant for.
-        memory, cpus = (None, None) if recipe.in_container else (limits.memory, limits.cpus)
-        cgroup = Cgroup.create(host.hierarchies, f"{row.app}.{start}", memory=memory, cpus=cpus)
-        wanted = limits.memory is not None or limits.cpus is not None
+        self.row = place(self._host, self.recipe, self.row)
         self._log_from = loglines.size(self.log)
-        if wanted and recipe.release.kind == "compose":
-            loglines.note(self.log, f"{self.id}: limits are not enforced, those of the Compose file are")
-        elif wanted and not recipe.in_container and cgroup.limits == "none":
-            loglines.note(self.log, f"{self.id}: limits are not enforced, no control group can be written here")
-        marker = f"{host.owner}/{row.app}/{start}"
-        self._started_at = host.clock.monotonic()
-        try:
-            self.process = Process.start(Launch(self._command(port, marker), self.log, marker, cgroup))
-        except SpawnError as error:
-            cgroup.remove()
-            loglines.note(self.log, f"{self.id}: {error}")
-            raise
-        self._save(record=self.process.record())
+        self._started_at = self._host.clock.monotonic()
+        self.row, spawned = launch(self._host, self.recipe, self.row)
+        self.process = Process.watch(spawned)
 
     async def wait_ready(self) -> None:
         """Wait until it may serve: ``web`` passes the deploy gate, another process has not ended at once.
@@ -332,7 +264,7 @@ class Instance:
                 self._ended(process)
                 changed(self)
                 cleaning = self._host.background.start(self._clean(process), name=f"clean {self.row.app}/{self.id}")
-                if self._fixed_port is not None or self.recipe.in_container:
+                if self.recipe.fixed_port is not None or self.recipe.in_container:
                     # Else what it left behind is ended beside its restart, which has a fresh port and need not wait.
                     await asyncio.wait({cleaning})
             await self._pause()
@@ -350,10 +282,6 @@ class Instance:
                 await self._ask_engine(self.recipe.release.clear, _LEFTOVER_GRACE)
             else:
                 changed(self)
-
-    @property
-    def _fixed_port(self) -> int | None:
-        return fixed_port(self.recipe.app, self.recipe.release) if self.row.process == WEB else None
 
     def _ended(self, process: Process) -> None:
         self.exit = str(process.exit)
@@ -385,21 +313,6 @@ class Instance:
         loglines.note(self.log, f"{self.id} ended ({self.exit}), restart {self.row.restarts + 1} {when}")
         if delay:
             await clock.sleep(delay)
-
-    def _command(self, port: int | None, marker: str) -> Command:
-        recipe, command = self.recipe, self.recipe.command
-        own = {"FAIRWAY_APP": recipe.app.name, "FAIRWAY_RELEASE": recipe.release.id, **self._host.env}
-        argv, layers = command.argv, [recipe.release.env, command.env]
-        if port is not None:
-            argv = tuple(with_port(word, port) for word in argv)
-            if recipe.release.kind == "docker":
-                from fairway.build import docker
-
-                argv = docker.limited(argv, recipe.app.limits.memory, recipe.app.limits.cpus)
-            layers = [{k: with_port(v, port) for k, v in layer.items()} for layer in layers]
-            own["PORT"] = str(port)
-        env = environment.compose(*layers, own, marker=marker)
-        return Command(argv, MappingProxyType(env), command.cwd)
 
     def _save(self, **changes: object) -> None:
         self.row = msgspec.structs.replace(self.row, **changes)

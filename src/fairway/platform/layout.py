@@ -25,6 +25,8 @@ import stat
 from pathlib import Path
 from typing import NamedTuple
 
+from fairway.platform.owner import door_marker, lock_file, owner_of
+
 _SOCKET_LIMIT = 100  # sun_path holds 108 bytes on Linux and 104 on macOS, the closing NUL included
 _LOG_NAME = re.compile(r"^(?P<process>[A-Za-z0-9_-]+)\.(?P<number>[0-9]+)\.log$")
 
@@ -115,7 +117,7 @@ class Layout:
     @property
     def lock(self) -> Path:
         """File that the running daemon holds with ``flock``; contains its pid and its API's URL."""
-        return self.run / "daemon.lock"
+        return Path(lock_file(str(self.root)))
 
     @property
     def token_file(self) -> Path:
@@ -135,8 +137,11 @@ class Layout:
     @property
     def owner(self) -> str:
         """Prefix of every marker and control group of this state folder, such as ``fairway-1a2b3c4d``."""
-        digest = hashlib.sha256(str(self.root).encode()).hexdigest()[:8]
-        return f"fairway-{digest}"
+        return owner_of(str(self.root))
+
+    def door_marker(self, worker: int) -> str:
+        """Marker of door worker number `worker`."""
+        return door_marker(str(self.root), worker)
 
     @property
     def api_socket(self) -> Path:
@@ -175,11 +180,11 @@ class Layout:
         return _secret(self.root / "app-token")
 
     def _socket(self, name: str) -> Path:
-        import tempfile
-
         path = self.run / name
         if len(os.fsencode(path)) <= _SOCKET_LIMIT:
             return path
+        import tempfile
+
         # A deep folder would overflow sun_path: a private folder under the temporary one stands in for it.
         digest = hashlib.sha256(os.fsencode(self.run)).hexdigest()[:16]
         return Path(tempfile.gettempdir()) / f"fairway-{os.getuid()}-{digest}" / name
@@ -189,14 +194,14 @@ class Layout:
 
 
 def _secret(path: Path) -> str:
-    import secrets
-
     try:
         text = path.read_text(encoding="ascii").strip()
     except FileNotFoundError:
         text = ""
     if text:
         return text
+    import secrets
+
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     fresh = secrets.token_urlsafe(32)
     staged = path.with_suffix(".new")

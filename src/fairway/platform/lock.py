@@ -16,6 +16,9 @@ class DaemonLock:
     Args:
         path: The lock file; it stays when the lock is given back, and then says nothing.
 
+    Attributes:
+        clean: Whether the daemon before this one has ended in order, or there was none; known once it is held.
+
     Raises:
         AlreadyRunning: On entry, if another daemon holds it; names its pid and URL.
         StateDirError: On entry, if the file cannot be written.
@@ -23,6 +26,7 @@ class DaemonLock:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.clean = False
         self._fd = -1
 
     def __enter__(self) -> DaemonLock:
@@ -41,6 +45,8 @@ class DaemonLock:
                 f"expected no other Fairway on {self.path.parent.parent}, one is running{pid}{url}",
                 hint="Use it with `fairway ps` and `fairway deploy`, or end it with `fairway down`.",
             ) from None
+        # Whoever ends in order empties the file; whoever is killed leaves the name of its pid there.
+        self.clean = not os.pread(self._fd, 1, 0)
         self.write("")
         return self
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from fairway.concurrency import Chan
@@ -38,14 +38,15 @@ class Operations:
     Args:
         host: The machine.
         doors: The door.
-        builder: Builds releases.
+        make_builder: Makes what builds releases, when something has to be built.
         ctx: Done when the daemon ends: builds are given up then.
     """
 
-    def __init__(self, host: Host, doors: Doors, builder: Builder, ctx: Context) -> None:
+    def __init__(self, host: Host, doors: Doors, make_builder: Callable[[], Builder], ctx: Context) -> None:
         self._host = host
         self._doors = doors
-        self._builder = builder
+        self._make_builder = make_builder
+        self._builder: Builder | None = None
         self._ctx = ctx
 
     async def bring_up(self, app: HostedApp) -> DeployResult:
@@ -61,6 +62,10 @@ class Operations:
                 pinned = self._find(app, app.row.pinned)
                 if pinned is not None:
                     return await self._roll_out(app, pinned, "start")
+            early = self._host.head_start.take_release(app.name)
+            if early is not None:
+                self._tell(app, "build", f"release {early.id}")
+                return await self._roll_out(app, early, "deploy")
             return await self._build_and_roll_out(app, "deploy")
 
     async def deploy(self, app: HostedApp) -> DeployResult:
@@ -171,6 +176,8 @@ class Operations:
         progress: Chan[BuildProgress] = Chan(64)
         relay = self._host.background.start(self._relay(app, progress), name=f"build progress {app.name}")
         try:
+            if self._builder is None:
+                self._builder = self._make_builder()
             return await self._builder.build(self._ctx, spec, progress)
         except BuildError as error:
             raise DeployFailed(

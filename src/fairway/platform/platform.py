@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,7 @@ from fairway.telemetry import log
 
 if TYPE_CHECKING:
     from fairway.apps.problem import Problem
+    from fairway.apps.registry import Registry
     from fairway.apps.spec import AppSpec
     from fairway.health.checker import HealthChecker
     from fairway.run.builder import Builder
@@ -41,7 +43,7 @@ class Platform:
     Args:
         host: The machine.
         doors: The door.
-        builder: Builds releases.
+        make_builder: Makes what builds releases, when something has to be built.
         registry: Folder of registry files.
         checker: Health checker that is fed with instances, or None.
         only: Names to bring up with what they depend on; empty for all.
@@ -51,7 +53,7 @@ class Platform:
         self,
         host: Host,
         doors: Doors,
-        builder: Builder,
+        make_builder: Callable[[], Builder],
         registry: Path,
         *,
         checker: HealthChecker | None = None,
@@ -60,7 +62,7 @@ class Platform:
         self.problems: list[Problem] = []
         self._host = host
         self._doors = doors
-        self._builder = builder
+        self._make_builder = make_builder
         self._registry = registry
         self._checker = checker
         self._only = only
@@ -80,11 +82,11 @@ class Platform:
             PortTaken: The door's port is held by another program.
             RegistryError: The registry cannot be read at all.
         """
-        specs = await self._load()
+        specs = await self._load(self._host.head_start.take_registry())
         for name in self._only:
             if name not in specs:
                 raise UnknownApp(name, specs)
-        self._ops = Operations(self._host, self._doors, self._builder, ctx)
+        self._ops = Operations(self._host, self._doors, self._make_builder, ctx)
         self._bring_up = BringUp(self._host, self._apps, self._ops)
         for spec in specs.values():
             self._add(spec)
@@ -102,6 +104,7 @@ class Platform:
         await self._doors.publish()
         self._door_up = True
         await self._bring_up.settled()
+        self._host.head_start.give_up(self._host)  # nobody has wanted it, or it would have been taken
         for app in self._apps.values():
             seconds = [i.start_seconds for i in app.instances if i.start_seconds is not None]
             if seconds:
@@ -254,12 +257,15 @@ class Platform:
         """Every instance that serves or is to serve again, of all apps."""
         return [i for app in self._apps.values() for i in app.instances]
 
-    async def _load(self) -> dict[str, AppSpec]:
-        from fairway.apps.memory import Memory
-        from fairway.apps.registry import load
+    async def _load(self, known: Registry | None = None) -> dict[str, AppSpec]:
+        """Return the apps of the registry as it is now, or as `known` has read it a moment ago."""
+        registry = known
+        if registry is None:
+            from fairway.apps.memory import Memory
+            from fairway.apps.registry import load
 
-        memory = Memory(self._host.layout.cache / "registry.json")
-        registry = await asyncio.to_thread(load, self._registry, memory=memory)
+            memory = Memory(self._host.layout.cache / "registry.json")
+            registry = await asyncio.to_thread(load, self._registry, memory=memory)
         self.problems = registry.problems
         for problem in self.problems:
             log.get("platform").error("registry entry left out", problem=str(problem))

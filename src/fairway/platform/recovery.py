@@ -10,7 +10,8 @@ from fairway.apps.spec import AppSpec
 from fairway.errors import FairwayError
 from fairway.platform.app import HostedApp
 from fairway.platform.host import Host
-from fairway.platform.instance import Instance, Recipe, end_containers
+from fairway.platform.instance import Instance, end_containers
+from fairway.platform.recipe import Recipe
 from fairway.platform.state import InstanceRow
 from fairway.run import proctable
 from fairway.run.exitwatch import signal_exact
@@ -35,6 +36,8 @@ async def adopt_instances(host: Host, apps: Mapping[str, HostedApp]) -> int:
     known: dict[str, dict[str, Release]] = {}
     by_app: dict[str, list[InstanceRow]] = {}
     for row in host.state.instances():
+        if host.head_start.holds(row):  # of this daemon's own
+            continue
         by_app.setdefault(row.app, []).append(row)
     for name, rows in by_app.items():
         app = apps.get(name)

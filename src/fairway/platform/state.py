@@ -15,7 +15,7 @@ import apsw
 import msgspec
 
 from fairway.platform.errors import StateDirError
-from fairway.run.process import ProcessRecord
+from fairway.run.spawn import ProcessRecord
 
 Standing = Literal["staged", "serving", "retiring"]
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -11,24 +9,15 @@ from typing import TYPE_CHECKING
 
 from fairway.concurrency import SharedChan, select
 from fairway.errors import FairwayError
+from fairway.platform.look import SUFFIXES, Look, look
 from fairway.telemetry import log
 
 if TYPE_CHECKING:
     from fairway.concurrency import Context
 
-Look = tuple[tuple[str, int, int], ...]
-_SUFFIXES = (".yaml", ".yml")
 _QUIET_MS = 300  # an editor writes a file in several steps: one reload for all of them
 _STEP_MS = 150  # how often the watcher's thread looks whether the burst is over
 _ERROR_PAUSE = 5.0
-
-
-def look(folder: Path) -> Look:
-    """Return name, size and modification time of every registry file: what differs after a change."""
-    with contextlib.suppress(OSError), os.scandir(folder) as entries:
-        found = ((e.name, e.stat()) for e in entries if e.name.endswith(_SUFFIXES))
-        return tuple(sorted((name, s.st_size, s.st_mtime_ns) for name, s in found))
-    return ()
 
 
 async def watch_registry(ctx: Context, folder: Path, since: Look, reload: Callable[[], Awaitable[None]]) -> None:
@@ -74,7 +63,7 @@ def _watch(folder: Path, since: Look, changes: SharedChan[int], stop: threading.
                 if missed and look(folder) != since and not batch:
                     changes.try_send(0)
                 missed = False
-                if any(path.endswith(_SUFFIXES) for _, path in batch):
+                if any(path.endswith(SUFFIXES) for _, path in batch):
                     changes.try_send(len(batch))
         except (OSError, RuntimeError) as error:
             log.get("platform").warning("registry folder cannot be watched", folder=str(folder), error=str(error))

@@ -2,83 +2,21 @@
 
 from __future__ import annotations
 
-import argparse
 import gc
+import os
 import sys
-from pathlib import Path
-
-from fairway.proxy.options import DoorOptions, split_networks
 
 
-def parser() -> argparse.ArgumentParser:
-    """Return the command line of a worker."""
-    defaults = DoorOptions()
-    cli = argparse.ArgumentParser(prog="python -m fairway.proxy", description="One worker of the door.")
-    cli.add_argument("--listen", default=defaults.listen, metavar="HOST:PORT")
-    cli.add_argument("--route", action="append", default=[], metavar="HOST=UPSTREAM", help="serve alone; repeatable")
-    cli.add_argument("--socket", type=Path, help="control socket that routes are pushed over")
-    cli.add_argument("--state", type=Path, help="file that keeps the last table (default: SOCKET.table.json)")
-    cli.add_argument("--reuse-port", action="store_true", help="share the port with other workers")
-    cli.add_argument("--tls-listen", metavar="HOST:PORT")
-    cli.add_argument("--certificates", type=Path, metavar="FOLDER")
-    cli.add_argument("--acme-challenges", type=Path, metavar="FOLDER")
-    cli.add_argument("--body-limit", type=int, metavar="BYTES", help="largest request body, 413 beyond it")
-    for name in ("header", "body", "upstream", "keepalive", "send", "stream"):
-        cli.add_argument(f"--{name}-timeout", type=float, default=getattr(defaults, f"{name}_timeout"), metavar="S")
-    cli.add_argument("--header-bytes", type=int, default=defaults.header_bytes)
-    cli.add_argument("--header-fields", type=int, default=defaults.header_fields)
-    cli.add_argument("--trusted", action="append", default=[], metavar="CIDR", help="believe X-Forwarded-* of these")
-    cli.add_argument("--access-log", default=defaults.access_log, metavar="off|-|FILE")
-    cli.add_argument("--access-log-sample", type=float, default=defaults.access_log_sample, metavar="SHARE")
-    cli.add_argument("--no-trace", action="store_true", help="create no traceparent")
-    cli.add_argument("--metrics", metavar="HOST:PORT")
-    cli.add_argument("--grace", type=float, default=defaults.grace, metavar="S")
-    return cli
-
-
-def options_of(given: argparse.Namespace) -> DoorOptions:
-    """Turn parsed arguments into options."""
-    state = given.state
-    if state is None and given.socket is not None:
-        state = given.socket.with_name(given.socket.name + ".table.json")
-    return DoorOptions(
-        listen=given.listen,
-        tls_listen=given.tls_listen,
-        certificates=given.certificates,
-        socket=given.socket,
-        state=state,
-        reuse_port=given.reuse_port,
-        header_bytes=given.header_bytes,
-        header_fields=given.header_fields,
-        body_bytes=given.body_limit,
-        header_timeout=given.header_timeout,
-        body_timeout=given.body_timeout,
-        upstream_timeout=given.upstream_timeout,
-        keepalive_timeout=given.keepalive_timeout,
-        send_timeout=given.send_timeout,
-        stream_timeout=given.stream_timeout,
-        trusted=split_networks(given.trusted),
-        access_log=given.access_log,
-        access_log_sample=given.access_log_sample,
-        trace=not given.no_trace,
-        metrics=given.metrics,
-        acme_challenges=given.acme_challenges,
-        grace=given.grace,
-    )
-
-
-def main(arguments: list[str] | None = None) -> int:
+def main() -> int:
     """Run a worker; return its exit status."""
-    given = parser().parse_args(arguments)
     gc.disable()  # what is imported now stays; `Door.serve` turns it on again
-    from fairway.errors import FairwayError
-    from fairway.proxy.serve import Door, table_of
+    if sys.argv[1:] == ["--await"]:
+        # Started without anything between (`fairway.run.spare`): what a child must not keep of its parent goes here.
+        os.chdir("/")
+        os.closerange(3, 1 << 16)
+    from fairway.proxy.commandline import main as run
 
-    try:
-        return Door(options_of(given), table_of(given.route) if given.route else None).run()
-    except (FairwayError, OSError) as error:
-        print(f"fairway door: {error}", file=sys.stderr)
-        return 2
+    return run()
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ its files' stamps.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import os
 import time
 from collections.abc import Mapping
@@ -27,6 +26,7 @@ from fairway.run.lock import locked
 from fairway.run.progress import BuildPhase, BuildProgress
 from fairway.run.release import Release, newest_release, release_id
 from fairway.run.sources import Sources, copied_path, copy_source
+from fairway.run.unchanged import known_build, release_digest, source_of, variables_of
 
 # The planners and what executes their plans are imported where something is built: an unchanged app starts without.
 if TYPE_CHECKING:
@@ -42,7 +42,6 @@ __all__ = ["BuildError", "Builder"]
 
 _LOGS_KEPT = 10
 _ANY_PORT = 8000  # of an app that has none of its own, where its Compose file is looked at
-_SECRETS_FILE = "secrets.env"
 
 
 class _Job(msgspec.Struct):
@@ -140,7 +139,7 @@ class Builder:
         raise AssertionError("unreachable: a bound block returns or raises")
 
     async def _build(self, app: AppSpec, say: _Voice, *, force: bool) -> Release:
-        source = _source_of(app)
+        source = source_of(app)
         env, secrets, key, newest = await asyncio.to_thread(self._look, app, source)
         builds = self.state / "builds" / app.name
         folder, record = (None, None) if force else await self._known_build(builds, key)
@@ -161,7 +160,7 @@ class Builder:
 
     async def _known_build(self, builds: Path, key: str) -> tuple[Path, artifact.BuildRecord] | tuple[None, None]:
         """Return the newest build of a key that can still be started: an image may have been removed meanwhile."""
-        folder, record = _known_build(builds, key)
+        folder, record = known_build(builds, key)
         if folder is not None and record is not None and record.kind in ("docker", "compose"):
             from fairway.run.compose import images_of
             from fairway.run.engine import has_image
@@ -177,30 +176,9 @@ class Builder:
 
     def _look(self, app: AppSpec, source: Path) -> tuple[dict[str, str], tuple[str, ...], str, Release | None]:
         """Return variables, secret values, the build's key and the newest release: all that is read of the disk."""
-        env, secrets = self._environment(app)
+        env, secrets = variables_of(self.state, app)
         key = key_of(self._sources.digest(app.name, source), app)
         return env, secrets, key, newest_release(self.state, app.name)
-
-    def _environment(self, app: AppSpec) -> tuple[dict[str, str], tuple[str, ...]]:
-        """Return the app's variables, and those values that must not stand in a log."""
-        if app.env_file is None and not app.secrets:
-            return dict(app.env), ()
-        from fairway.apps.dotenv import read_env_file
-
-        hidden = read_env_file(app.env_file) if app.env_file else {}
-        if app.secrets:
-            path = self.state / _SECRETS_FILE
-            stored = read_env_file(path) if path.exists() else {}
-            for name in app.secrets:
-                value = os.environ.get(name, stored.get(name))
-                if value is None:
-                    raise BuildError(
-                        f"expected the secret {name} of {app.name} in the environment or in {path}, it is in neither",
-                        app=app.name, code="build.config",
-                        hint=f"Add a line {name}=VALUE to {path} (chmod 600), or export it before `fairway up`.",
-                    )  # fmt: skip
-                hidden[name] = value
-        return {**app.env, **hidden}, tuple(hidden.values())
 
     async def _make(
         self,
@@ -362,7 +340,7 @@ class Builder:
         folder, record = known
         name = folder.parent.name
         full = {**record.env, **env}
-        digest = hashlib.sha256(msgspec.json.encode([str(folder), sorted(full.items())])).hexdigest()
+        digest = release_digest(folder, full)
         if newest is not None and newest.digest == digest:
             return newest
         async with self._limit, locked(self.state / "builds" / name, "build"):
@@ -418,32 +396,10 @@ def _compose(
     )
 
 
-def _source_of(app: AppSpec) -> Path:
-    source = app.source or (app.compose_file.parent if app.compose_file else None)
-    if source is None or not source.is_dir():
-        raise BuildError(
-            f"expected the source folder of {app.name} at {source}, found none",
-            app=app.name, code="build.source", hint=f"Correct `source` in {app.file}.",
-        )  # fmt: skip
-    return source
-
-
 def _wishes_of(app: AppSpec, names: tuple[str, ...]) -> planner.Wishes:
     from fairway.build import planner
 
     return planner.Wishes(app.runtime, app.compose_file, app.command, app.build, dict(app.processes), names)
-
-
-def _known_build(builds: Path, key: str) -> tuple[Path, artifact.BuildRecord] | tuple[None, None]:
-    """Return the newest build of a key that can still be started."""
-    for number in range(9, -1, -1):
-        folder = builds / (key[:16] if number == 0 else f"{key[:16]}-{number}")
-        record = artifact.load_record(folder)
-        if record is None or record.key != key or not record.startable():
-            continue
-        if record.environment is None or artifact.is_complete(Path(record.environment)):
-            return folder, record
-    return None, None
 
 
 def _sweep(builds: Path) -> None:

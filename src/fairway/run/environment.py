@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import sys
 
-from fairway.run.proctable import MARKER
+TYPE_CHECKING = False  # `typing` takes longer to import than all of this; see `fairway.cli.ahead`
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+MARKER = "FAIRWAY_INSTANCE"
+"""Environment variable that marks every process of an instance; children inherit it even over setsid."""
 
 _KEPT = frozenset(
     {
@@ -43,3 +48,8 @@ def compose(*layers: Mapping[str, str], marker: str) -> dict[str, str]:
         env.update(layer)
     env[MARKER] = marker
     return env
+
+
+def of_module(marker: str) -> dict[str, str]:
+    """Return the environment of a module of Fairway's that runs as a process: it finds what this process finds."""
+    return compose({"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}, marker=marker)

@@ -16,33 +16,27 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import os
 import signal
-import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from fairway.command import Command
 from fairway.concurrency import Chan
 from fairway.errors import FairwayError
 from fairway.run import proctable
 from fairway.run.cgroup import Cgroup
 from fairway.run.exitwatch import ExitWatch, signal_exact
+from fairway.run.spawn import Launch, ProcessRecord, Spawned, SpawnError, spawn
 
 if TYPE_CHECKING:
     from fairway.concurrency import RecvChan
 
+__all__ = ["Exit", "Launch", "Process", "ProcessRecord", "SpawnError", "find_marked"]
+
 _POLL_FIRST, _POLL_LAST = 0.004, 0.1
 _KILL_PATIENCE = 5.0  # seconds for SIGKILL to work; only a process in uninterruptible sleep takes longer
-
-
-class SpawnError(FairwayError):
-    """A process could not be started: the program is missing or not executable, or its folder is gone."""
-
-    code = "process.spawn"
 
 
 class Exit(msgspec.Struct, frozen=True):
@@ -66,33 +60,6 @@ class Exit(msgspec.Struct, frozen=True):
                 name = f"signal {self.signal}"
             return f"{name} (out of memory)" if self.out_of_memory else name
         return "exit unknown" if self.code is None else f"exit {self.code}"
-
-
-class Launch(msgspec.Struct, frozen=True):
-    """What to start.
-
-    Attributes:
-        command: Program, arguments, working directory; its `env` is the whole environment (`environment.compose`).
-        output: Log file that gets standard output and error, made 0600 where missing, only ever appended to.
-        marker: Value of the marker variable, unique for the instance.
-        cgroup: Control groups it joins, or None.
-    """
-
-    command: Command
-    output: Path
-    marker: str
-    cgroup: Cgroup | None = None
-
-
-class ProcessRecord(msgspec.Struct, frozen=True):
-    """What has to be remembered to find a process again after the daemon was killed."""
-
-    pid: int
-    started: int
-    boot: str
-    marker: str
-    cgroups: tuple[str, ...] = ()
-    limits: str = "none"
 
 
 class Process(msgspec.Struct, eq=False):
@@ -126,32 +93,12 @@ class Process(msgspec.Struct, eq=False):
         Raises:
             SpawnError: Its program, folder or log file cannot be used.
         """
-        command = _resolved(launch.command)
-        cgroup = launch.cgroup or Cgroup((), "none")
-        wrapped = cgroup.enter(command)
-        launch.output.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        out = os.open(launch.output, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            popen = subprocess.Popen(  # noqa: S603  # argv of a planner, never a shell line with data in it
-                wrapped.argv,
-                env=dict(wrapped.env),
-                cwd=wrapped.cwd,
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=out,
-                start_new_session=True,
-            )
-        except OSError as error:
-            raise SpawnError(f"expected to start {command.argv[0]!r}, got: {error.strerror}") from error
-        finally:
-            os.close(out)
-        # Popen would poll, and so reap, the child whenever a Popen object is made or deleted: it must believe that
-        # the child is gone. Reaping is ours alone.
-        popen.returncode = 0
-        entry = proctable.read_entry(popen.pid)
-        if entry is None:  # a child that is not reaped can always be read
-            raise SpawnError(f"expected to find {command.argv[0]!r} running as pid {popen.pid}, it is not to be seen")
-        process = cls(popen.pid, entry.started, launch.marker, cgroup)
+        return cls.watch(spawn(launch))
+
+    @classmethod
+    def watch(cls, spawned: Spawned) -> Process:
+        """Watch and own, from now on, a child that `spawn` has started; it may have ended since."""
+        process = cls(spawned.pid, spawned.started, spawned.marker, spawned.cgroup)
         process._watch = ExitWatch(process.pid, process._exited)
         return process
 
@@ -184,8 +131,7 @@ class Process(msgspec.Struct, eq=False):
 
     def record(self) -> ProcessRecord:
         """Return what `adopt` needs."""
-        folders = tuple(str(f) for f in self.cgroup.folders)
-        return ProcessRecord(self.pid, self.started, proctable.boot_id(), self.marker, folders, self.cgroup.limits)
+        return Spawned(self.pid, self.started, self.marker, self.cgroup).record()
 
     async def wait(self) -> Exit:
         """Wait until the leader has exited; cancelling leaves it running."""
@@ -332,23 +278,3 @@ def find_marked(prefix: str) -> dict[str, set[int]]:
     for pid, marker in proctable.marked(table, prefix).items():
         found.setdefault(marker, set()).add(pid)
     return found
-
-
-def _resolved(command: Command) -> Command:
-    """Return the command with its program as a path, or say plainly why there is none."""
-    import shutil
-
-    program = command.argv[0]
-    if command.cwd is not None and not command.cwd.is_dir():
-        raise SpawnError(f"expected the folder {command.cwd} to start {program!r} in, it is missing")
-    if os.sep in program:
-        path = Path(program) if command.cwd is None else command.cwd / program
-        if not path.is_file():
-            raise SpawnError(f"expected a program at {path}, got: {os.strerror(errno.ENOENT)}")
-        if not os.access(path, os.X_OK):
-            raise SpawnError(f"expected a program at {path}, got: {os.strerror(errno.EACCES)}")
-        return Command((str(path), *command.argv[1:]), command.env, command.cwd)
-    found = shutil.which(program, path=command.env.get("PATH"))
-    if found is None:
-        raise SpawnError(f"expected the program {program!r} on PATH, it is not there")
-    return Command((found, *command.argv[1:]), command.env, command.cwd)

@@ -6,8 +6,9 @@ import os
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-MARKER = "FAIRWAY_INSTANCE"
-"""Environment variable that marks every process of an instance; children inherit it even over setsid."""
+from fairway.run import environment
+
+MARKER = environment.MARKER
 
 
 class ProcessEntry(NamedTuple):

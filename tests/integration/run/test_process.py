@@ -204,6 +204,9 @@ async def test_adoption_needs_pid_start_time_boot_and_marker(start):
     import msgspec
 
     process = start("import time; time.sleep(60)")
+    async with asyncio.timeout(5):
+        while proctable.marker_of(process.pid) is None:  # the kernel is still setting its memory up
+            await asyncio.sleep(0.001)
     record = process.record()
     assert Process.adopt(msgspec.structs.replace(record, started=record.started + 1)) is None
     assert Process.adopt(msgspec.structs.replace(record, boot="another boot")) is None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any, cast
 
+from fairway.platform.doorplan import DoorPlan
 from fairway.platform.doors import Doors, Worker
 from fairway.platform.restart import Backoff
 from fairway.proxy.errors import ControlError
@@ -29,7 +30,7 @@ class Client:
 
 
 def made() -> tuple[Doors, list[Client]]:
-    doors, clients = Doors(cast(Any, None), ("127.0.0.1", 0), 2), [Client(), Client()]
+    doors, clients = Doors(cast(Any, None), DoorPlan(cast(Any, None), ("127.0.0.1", 0), 2)), [Client(), Client()]
     for number, client in enumerate(clients):
         doors.workers[number] = Worker(number, cast(Any, None), cast(Any, client), Backoff(), 0.0)
     return doors, clients

@@ -1,0 +1,18 @@
+"""Where the `fairway` command begins: what can be on its way is started, then the command line is loaded."""
+
+from __future__ import annotations
+
+import gc
+import sys
+
+
+def main() -> None:
+    """Run the command line and end the process with its exit status."""
+    if "up" in sys.argv:
+        gc.disable()  # what is imported now stays; the daemon turns it on again once the apps are up
+        from fairway.cli import ahead
+
+        ahead.begin(sys.argv[1:])
+    from fairway.cli.main import main as run
+
+    run()
