@@ -17,7 +17,7 @@ from fairway.api.operation import Query, operation, query_int, read, reply
 from fairway.api.problem import RequestError
 from fairway.concurrency import background
 from fairway.events.errors import DeliveryLost, UnknownGroup
-from fairway.events.event import Event
+from fairway.events.event import Event, check_depth
 from fairway.events.store import Stored
 from fairway.events.topic import SYSTEM_GROUPS, check_topic
 
@@ -176,6 +176,7 @@ class _Handlers:
     )
     async def append(self, request: Request) -> Response:
         records = await read(request, list[Record])
+        check_depth(await request.body())
         pairs = [(record.topic, Event.decode(record.event)) for record in records]
         offsets = await self._bus.publish_many(background(), pairs)
         return reply(Appended(offsets=offsets, durability=self._store.features.durability), 201)

@@ -17,7 +17,7 @@ from fairway.api.problem import RequestError
 from fairway.api.sse import ServerSentEvent, stream
 from fairway.concurrency import background
 from fairway.events.errors import SlowSubscriber
-from fairway.events.event import Event
+from fairway.events.event import Event, check_depth
 from fairway.events.store import Stored
 from fairway.events.topic import check_topic, matcher
 
@@ -151,6 +151,7 @@ def _events(request: Request, body: bytes, topic: str) -> list[Event]:
         document = msgspec.json.decode(body)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise RequestError(f"The body is not JSON: {error}.", code="request.json") from None
+    check_depth(body)
     if "ce-type" in request.headers:
         attributes = {name[3:]: value for name, value in request.headers.items() if name.startswith("ce-")}
         return [Event.decode({**attributes, "data": document})]

@@ -7,6 +7,7 @@ import binascii
 import os
 import re
 from datetime import UTC, datetime
+from itertools import accumulate
 from typing import Annotated, Any, Final
 
 import msgspec
@@ -15,6 +16,11 @@ from fairway.events.errors import InvalidEvent
 
 SPEC_VERSION: Final = "1.0"
 MAX_ATTRIBUTE: Final = 1024  # characters of any attribute but data
+MAX_DEPTH: Final = 490  # levels of JSON: readers have less room for them than the writer, and a webhook's job has 500
+_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"')
+_BRACKETS = bytes.maketrans(b"{}", b"[]")
+_NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+_STEPS = {ord("["): 1, ord("]"): -1}
 _KNOWN = {"specversion", "id", "source", "type", "time", "subject", "datacontenttype", "data", "data_base64"}
 _AwareTime = Annotated[datetime, msgspec.Meta(tz=True)]
 _EXTENSION = re.compile(r"[a-z0-9]{1,40}\Z")
@@ -99,7 +105,9 @@ class Event(msgspec.Struct, frozen=True):
         return self
 
     def encode(self) -> bytes:
-        """Return the event as CloudEvents JSON. Raises `InvalidEvent` where the data cannot become JSON."""
+        """Return the event as CloudEvents JSON. Raises `InvalidEvent` where the data cannot become JSON, or is nested
+        deeper than 490 levels.
+        """
         self.check()
         document: dict[str, Any] = {
             "specversion": SPEC_VERSION,
@@ -119,11 +127,13 @@ class Event(msgspec.Struct, frozen=True):
             document["datacontenttype"] = "application/json"
             document["data"] = self.data
         try:
-            return msgspec.json.encode(document)
+            encoded = msgspec.json.encode(document)
         except (TypeError, ValueError, RecursionError, OverflowError) as error:
             raise InvalidEvent(
                 f"event {self.type!r} ({self.id}): expected data that JSON can carry: {error}", field="data"
             ) from error
+        check_depth(encoded)
+        return encoded
 
     @classmethod
     def decode(cls, document: bytes | str | dict[str, Any]) -> Event:
@@ -155,6 +165,15 @@ class Event(msgspec.Struct, frozen=True):
             if name not in _KNOWN and name != "partitionkey"
         }
         return cls(**fields).check()
+
+
+def check_depth(encoded: bytes) -> None:
+    """Raise `InvalidEvent` where JSON is nested deeper than `MAX_DEPTH`: one such event would hold up its readers."""
+    if len(encoded) <= 2 * MAX_DEPTH or encoded.count(b"[") + encoded.count(b"{") <= MAX_DEPTH:
+        return
+    brackets = _STRING.sub(b"", encoded).translate(_BRACKETS, _NO_BRACKETS)
+    if max(accumulate(map(_STEPS.__getitem__, brackets)), default=0) > MAX_DEPTH:
+        raise InvalidEvent(f"expected data nested at most {MAX_DEPTH} levels, got more", field="data")
 
 
 def _data(document: dict[str, Any]) -> Any:

@@ -124,6 +124,14 @@ async def test_publish_takes_one_a_batch_and_the_binary_mode(client: Client, bus
         ("/v1/events/a%20b", b"{}", "application/json", 422, "topic"),
         ("/v1/events/$dead.g", b"{}", "application/json", 422, "topic"),
         ("/v1/events/a", b"[" * 100_000, "application/json", 400, ""),
+        ("/v1/events/a", b'{"data":' + b"[" * 490 + b"]" * 490 + b"}", "application/json", 422, "data"),
+        (
+            "/v1/events",
+            b'[{"topic":"a","event":{"type":"t","data":' + b"[" * 490 + b"]" * 490 + b"}}]",
+            "application/json",
+            422,
+            "data",
+        ),
     ],
 )
 async def test_bad_input_is_a_problem_that_names_the_field_and_stores_nothing(

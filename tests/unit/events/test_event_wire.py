@@ -213,3 +213,19 @@ async def test_a_publisher_that_waits_for_room_when_the_channel_closes_is_told_s
     publisher.close()
     with pytest.raises(BusClosed, match="meanwhile"):
         await waiting
+
+
+def nested(levels: int) -> list[object]:
+    found: list[object] = []
+    for _ in range(levels - 1):
+        found = [found]
+    return found
+
+
+async def test_one_event_nested_too_deep_for_its_readers_is_refused_and_holds_nobody_up() -> None:
+    deepest = Event("t", {"in": nested(488), "text": "]" * 2_000, "list": [[]] * 600})
+    assert Event.decode(deepest.encode()).data == deepest.data
+    for data in ({"in": nested(489)}, nested(900)):
+        with pytest.raises(InvalidEvent, match="at most 490 levels") as caught:
+            Event("t", data).encode()
+        assert caught.value.field == "data"
