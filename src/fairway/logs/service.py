@@ -52,6 +52,7 @@ class _Watched:
     """One file as the watcher knows it."""
 
     file: LogFile
+    path: str  # a text: it is looked at every second
     size: int = -1
     mtime_ns: int = 0
     index: TimesWriter | None = None
@@ -154,6 +155,7 @@ class LogService:
         self._group: asyncio.TaskGroup | None = None
         self._followers: set[asyncio.Task[None]] = set()
         self._scanned = float("-inf")
+        self._listed: tuple[LogFile, ...] | None = None
         self._lines = self._dropped = self._bytes = 0
 
     def history(
@@ -188,7 +190,7 @@ class LogService:
                 begins[file_name(file)] = live.tail.checkpoint if live is not None else end_of_lines(file)
         subscription = LogSubscription(self, query, begins, max(1, queue))
         self._subscriptions.add(subscription)
-        self._scanned = float("-inf")
+        self._scanned, self._listed = float("-inf"), None
         self._kick.try_send(None)
         return subscription
 
@@ -228,6 +230,7 @@ class LogService:
     def _unsubscribe(self, subscription: LogSubscription) -> None:
         if subscription in self._subscriptions:
             self._subscriptions.discard(subscription)
+            self._listed = None
             subscription._chan.close()
 
     # -- the watcher -----------------------------------------------------------------------------------------
@@ -239,7 +242,7 @@ class LogService:
             self._scan()
         for name, watched in list(self._watched.items()):
             try:
-                stat = os.stat(watched.file.path)
+                stat = os.stat(watched.path)
             except FileNotFoundError:
                 self._forget(name, watched)
                 continue
@@ -253,11 +256,15 @@ class LogService:
                 watched.wake.try_send(None)
 
     def _scan(self) -> None:
-        there = {file_name(file): file for file in self._files()}
+        files = self._files()
+        if files is self._listed:  # nothing new, and nobody new who reads it
+            return
+        self._listed = files if isinstance(files, tuple) else None  # a list may be another one's to change
+        there = {file_name(file): file for file in files}
         for name, file in there.items():
             watched = self._watched.get(name)
             if watched is None:
-                watched = self._watched[name] = _Watched(file)
+                watched = self._watched[name] = _Watched(file, os.fspath(file.path))
             wanted = any(subscription.query.wants_file(file) for subscription in self._subscriptions)
             if wanted and watched.followed is None:
                 self._follow(name, watched)

@@ -22,21 +22,28 @@ class LogFiles:
         layout: Whose files.
     """
 
-    __slots__ = ("_folder", "_known", "_layout")
+    __slots__ = ("_folder", "_found", "_known", "_layout")
 
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
         self._folder = os.fspath(layout.logs)  # a text: this is asked every second, of every app
         self._known: dict[str, tuple[int, list[LogFile]]] = {}
+        self._found: tuple[LogFile, ...] = ()
 
-    def __call__(self) -> list[LogFile]:
-        """Return every log file that exists, ascending by app, process and number."""
+    def __call__(self) -> tuple[LogFile, ...]:
+        """Return every log file that exists, ascending by app, process and number.
+
+        It is the very tuple of the call before, for whoever only looks whether there is anything new, where there is
+        nothing new.
+        """
         known, self._known = self._known, {}
         found: list[LogFile] = []
+        fresh = False
         try:
             apps = sorted(os.listdir(self._folder))
         except FileNotFoundError:
-            return found
+            self._found = ()
+            return self._found
         for app in apps:
             try:
                 changed = os.stat(f"{self._folder}/{app}").st_mtime_ns
@@ -47,12 +54,15 @@ class LogFiles:
                 self._known[app] = before
                 found += before[1]
                 continue
+            fresh = True
             asked = time.time_ns()
             files = self._layout.log_files(app)
             if asked - changed > _SETTLED_NS:
                 self._known[app] = changed, files
             found += files
-        return found
+        if fresh or self._known.keys() != known.keys():
+            self._found = tuple(found)
+        return self._found
 
     def __repr__(self) -> str:
         return f"<LogFiles of {len(self._known)} folders at rest>"

@@ -221,3 +221,34 @@ def test_a_query_of_the_end_does_not_read_the_rest(folder: Folder) -> None:
     began = time.perf_counter()
     assert [line.text for line in service.history(Query(tail=1))] == ["last"]
     assert time.perf_counter() - began < 2.0
+
+
+class Still(Folder):
+    """A folder whose list is the same tuple while nothing comes or goes, as the platform's is."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.found: tuple[File, ...] = ()
+
+    def files(self) -> tuple[File, ...]:  # type: ignore[override]  # a lister may give either
+        now = tuple(super().files())
+        self.found = self.found if now == self.found else now
+        return self.found
+
+
+async def test_a_list_that_stays_the_same_is_read_again_by_whoever_comes_new(tmp_path: Path) -> None:
+    folder = Still(tmp_path)
+    folder.write("a/web.1", "old\n")
+    async with running(folder) as service:
+        await until(lambda: service.statistics().files == 1)
+        with service.subscribe(Query()) as live:
+            folder.write("a/web.1", "one\n")
+            assert await take(live, 1) == ["one"]
+            folder.write("b/web.1", "two\n")
+            assert await take(live, 1) == ["two"]
+        await until(lambda: service.statistics().followed == 0)
+        with service.subscribe(Query(apps=frozenset({"b"}))) as live:
+            folder.write("b/web.1", "three\n")
+            assert await take(live, 1) == ["three"]
+        folder.path("b/web.1").unlink()
+        await until(lambda: service.statistics().files == 1)

@@ -44,7 +44,7 @@ def counting(layout: Layout) -> tuple[Counting, LogFiles]:
 def test_a_folder_at_rest_is_read_once(layout: Layout) -> None:
     counted, files = counting(layout)
     for _ in range(3):
-        assert files() == layout.log_files()
+        assert list(files()) == layout.log_files()
     assert counted.read == ["a", "b"]
 
 
@@ -52,9 +52,9 @@ def test_a_file_that_comes_or_goes_is_seen_at_once(layout: Layout) -> None:
     _, files = counting(layout)
     files()
     (layout.logs / "a" / "web.2.log").touch()
-    assert files() == layout.log_files()
+    assert list(files()) == layout.log_files()
     (layout.logs / "a" / "web.1.log").unlink()
-    assert files() == layout.log_files()
+    assert list(files()) == layout.log_files()
     assert [(f.app, f.number) for f in files()] == [("a", 2), ("b", 1)]
 
 
@@ -80,4 +80,17 @@ def test_apps_come_and_go(layout: Layout) -> None:
 
 
 def test_without_a_folder_there_are_none(tmp_path: Path) -> None:
-    assert LogFiles(Layout(tmp_path / "nowhere"))() == []
+    assert LogFiles(Layout(tmp_path / "nowhere"))() == ()
+
+
+def test_what_has_not_changed_is_the_same_tuple(layout: Layout) -> None:
+    _, files = counting(layout)
+    first = files()
+    assert files() is first
+    (layout.logs / "a" / "web.2.log").touch()
+    second = files()
+    assert second is not first
+    for file in (layout.logs / "b").iterdir():
+        file.unlink()
+    (layout.logs / "b").rmdir()
+    assert [f.app for f in files()] == ["a", "a"]
