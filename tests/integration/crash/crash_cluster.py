@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -13,9 +14,11 @@ from pathlib import Path
 
 from fairway.jobs.client import HttpStore
 from fairway.jobs.errors import StoreUnavailable
-from fairway.jobs.job import Job, JobFilter
+from fairway.jobs.job import Job, JobFilter, NewJob, raw
+from fairway.jobs.store import Store
 
 HERE = Path(__file__).parent
+CYCLES = int(os.environ.get("FAIRWAY_CRASH_CYCLES", "25"))
 
 
 class Cluster:
@@ -39,6 +42,13 @@ class Cluster:
 
     def start_server(self) -> None:
         self._start("server", [sys.executable, str(HERE / "crash_server.py"), self.url, str(self.port)])
+
+    def start(self, name: str) -> None:
+        """Start what `kill` ends, so that it forgets soon what a dead one held."""
+        if name == "server":
+            self.start_server()
+        else:
+            self.start_worker(name, "--lease", "1", "-c", "8", "--grace", "1")
 
     def start_worker(self, name: str = "worker", *options: str) -> None:
         argv = [sys.executable, "-m", "fairway", "worker", "crash_tasks", "--url", self.address, *options]
@@ -93,6 +103,75 @@ async def pace(seconds: float) -> None:
     await passed.wait()
 
 
+async def produce(store: Store, acked: set[int], seed: int) -> None:
+    """Enqueue until cancelled; only what was acknowledged counts."""
+    rand = random.Random(seed)
+    while True:
+        job = NewJob(kind="mark", args=raw({"pause_s": rand.choice([0.0, 0.0, 0.01, 0.05])}), max_attempts=1000)
+        try:
+            answer = await store.enqueue([job] * rand.choice([1, 1, 5]))
+        except StoreUnavailable:
+            await pace(0.02)
+        else:
+            acked.update(answer.ids)
+            await pace(0.002)
+
+
+async def harass(cluster: Cluster, store: Store, choices: list[list[str]]) -> tuple[set[int], Counter[str]]:
+    """Kill and start, again and again, one of `choices` while jobs come and run; return what was acknowledged."""
+    rand, acked, killed = random.Random(CYCLES), set[int](), Counter[str]()
+    producers = [asyncio.create_task(produce(store, acked, n)) for n in range(3)]
+    for _ in range(CYCLES):
+        seen, before = len(acked), len(cluster.executions())
+        await until(lambda seen=seen: len(acked) > seen + 5)
+        if rand.random() < 0.7:
+            await until(lambda before=before: len(cluster.executions()) > before)
+        await pace(rand.uniform(0.0, 0.15))
+        victims = rand.choice(choices)
+        for name in victims:
+            cluster.kill(name)
+        killed.update(victims)
+        for name in victims:
+            cluster.start(name)
+    for producer in producers:
+        producer.cancel()
+    await asyncio.gather(*producers, return_exceptions=True)
+    return acked, killed
+
+
+def judge(cluster: Cluster, jobs: dict[int, Job], acked: set[int], killed: Counter[str]) -> str:
+    """Return what it came to, and assert that nothing was lost and nothing stale was believed."""
+    lost = acked - jobs.keys()
+    runs = Counter(job_id for job_id, _, _ in cluster.executions())
+    stale = [job for job in jobs.values() if job.result != raw(job.fence)]
+    told = (
+        f"{CYCLES} cycles, killed {dict(killed)}: {len(acked)} acknowledged, {len(lost)} lost, {len(stale)} stale,"
+        f" {sum(runs.values())} executions, {sum(count - 1 for count in runs.values())} duplicates"
+    )
+    assert not lost, told
+    assert {jobs[i].state for i in acked} == {"completed"}, told
+    assert not stale, f"a completion of another fence than the job's was accepted: {told}"
+    assert all(runs[i] >= 1 for i in acked), told
+    return told
+
+
+def judge_rolling(cluster: Cluster, found: dict[int, Job], ids: list[int]) -> None:
+    """Assert that a rolling restart repeated nothing and charged nothing."""
+    runs = Counter(job_id for job_id, _, _ in cluster.executions())
+    assert all(runs[i] == 1 for i in ids), "a job ran twice"
+    assert {(found[i].state, found[i].attempt) for i in ids} == {("completed", 1)}, "an attempt was charged"
+
+
+async def roll(cluster: Cluster, start: Callable[[str], None]) -> None:
+    """Let the two workers drain and start again in turn while they work."""
+    for round_number in range(4):
+        before = len(cluster.executions())
+        await until(lambda before=before: len(cluster.executions()) > before + 10)
+        name = f"w{1 + round_number % 2}"
+        assert cluster.terminate(name) == 0, cluster.log(name)
+        start(name)
+
+
 async def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
     """Poll something outside this process."""
     async with asyncio.timeout(seconds):
@@ -100,7 +179,7 @@ async def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
             await asyncio.sleep(0.02)
 
 
-async def all_jobs(store: HttpStore) -> dict[int, Job]:
+async def all_jobs(store: Store) -> dict[int, Job]:
     jobs: dict[int, Job] = {}
     before = None
     while page := await store.find(JobFilter(before=before, limit=1000)):
@@ -109,7 +188,7 @@ async def all_jobs(store: HttpStore) -> dict[int, Job]:
     return jobs
 
 
-async def all_final(store: HttpStore, seconds: float = 60.0) -> dict[int, Job]:
+async def all_final(store: Store, seconds: float = 60.0) -> dict[int, Job]:
     """Wait until no job is alive, and return all of them."""
     async with asyncio.timeout(seconds):
         while True:
