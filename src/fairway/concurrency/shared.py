@@ -7,7 +7,7 @@ while it holds the lock.
 One step goes without: a receive that finds the buffer filled takes the first value, one operation of a deque, and
 takes the lock only if a sender is blocked. So under the lock a buffer may become shorter at any time, never
 longer; a sender that is queued for a full buffer looks at it once more. What such a receive owes to a blocked
-thread, its wake-up, it leaves to the next turn of the loop: see `waiters`.
+thread, its wake-up, it leaves to the next turn of the loop where the buffer is large: see `waiters`.
 
 Size: `recv` and `__anext__`, `send` and `send_sync` have their common case written out, twice each, because a call
 more costs them a quarter of their speed; what they share with the locked ways has to stay in sight.
@@ -35,6 +35,9 @@ T = TypeVar("T")
 # Whether all threads see the operations on two deques in one order, as they do where a global lock runs them one at
 # a time. Then a receive takes from the buffer without the channel's lock, which costs more than all the rest of it.
 LOCK_FREE: bool = getattr(sys, "_is_gil_enabled", lambda: True)()
+# Capacity from which a blocked thread is woken late. A smaller buffer is drained before the thread is awake, so that it
+# contends with nobody; there an early wake-up saves time.
+LATE_FROM = 32
 
 
 class SharedChan(SendChan[T], RecvChan[T], RecvCase[T], Generic[T]):
@@ -279,7 +282,7 @@ class SharedChan(SendChan[T], RecvChan[T], RecvCase[T], Generic[T]):
         with self.lock:
             done = self.put_locked(value)
             if done is NOT_READY:
-                waiter = ThreadWaiter(patient=LOCK_FREE)
+                waiter = ThreadWaiter(patient=LOCK_FREE and self._cap >= LATE_FROM)
                 self.enqueue_locked(waiter, True, value)
         if doorbells:
             ring_doorbells()

@@ -9,11 +9,11 @@ A task is woken through the mailbox of its loop: results pile up in a queue, and
 under way at a time, however many there are. That call writes to a socket and lets other threads run meanwhile, so
 it is made after the lock of the channel was released: the woken task would run straight into that lock.
 
-A thread that waits to send may be admitted first and woken late: a task that receives moves its value into the
-buffer, and the thread is woken when the loop turns. Until the task waits, the thread could do nothing but contend
-with it for the interpreter, and be put to sleep a second time. So that it depends on no turn of any loop, which may
-stop or be blocked, such a waiter is patient for `PATIENCE` seconds only: then it looks by itself whether it was
-admitted, and if not, whoever serves it wakes it at once. Both sides hold the channel's lock where they look at
+A thread that waits to send to a large buffer may be admitted first and woken late: a task that receives moves its
+value into the buffer, and the thread is woken when the loop turns. Until the task waits, the thread could do nothing
+but contend with it for the interpreter, and be put to sleep a second time. So that it depends on no turn of any loop,
+which may stop or be blocked, such a waiter is patient for `PATIENCE` seconds only: then it looks by itself whether it
+was admitted, and if not, whoever serves it wakes it at once. Both sides hold the channel's lock where they look at
 `patient` and change it, so a thread leaves its wait at the latest `PATIENCE` seconds after it was admitted.
 """
 

@@ -20,6 +20,12 @@ LIMIT = 30.0
 pytestmark = pytest.mark.skipif(not shared.LOCK_FREE, reason="without a global lock every receive takes the channel's")
 
 
+@pytest.fixture(autouse=True)
+def any_capacity(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have threads that are blocked on small channels woken late too."""
+    monkeypatch.setattr(shared, "LATE_FROM", 1)
+
+
 def full_with_blocked(*values: int, cap: int = 1, patient: bool = True) -> tuple[SharedChan[int], list[ThreadWaiter]]:
     """Return a channel with `cap` times 0 in the buffer, and one waiter queued for each of the values."""
     ch, queued = SharedChan[int](cap), list[ThreadWaiter]()
@@ -226,6 +232,23 @@ def test_a_sender_goes_on_although_the_loop_never_turns_again(stops: str, monkey
     assert sender.error is None
     assert ch.try_recv() == (1, True)
     loop.close()
+
+
+@pytest.mark.parametrize(("cap", "patient"), [(1, False), (31, False), (32, True), (100, True)])
+def test_threads_are_patient_where_the_buffer_is_large(cap: int, patient: bool, monkeypatch: Any) -> None:
+    monkeypatch.undo()
+    ch = SharedChan[int](cap)
+    for _ in range(cap):
+        ch.send_sync(0)
+    monkeypatch.setattr(waiters, "PATIENCE", LIMIT)
+    sender = Sender(ch, 1)
+    sender.blocked()
+    (waiter,) = ch.queue_for(is_send=True)
+    assert isinstance(waiter, ThreadWaiter)
+    assert waiter.patient is patient
+    ch.close()
+    sender.join(LIMIT)
+    assert not sender.is_alive()
 
 
 def test_close_wakes_a_patient_thread_at_once() -> None:
