@@ -14,67 +14,78 @@ from __future__ import annotations
 LIMIT_S = 0.0002
 """Seconds that a call is stayed awake for, at most."""
 CLOSE_S = 0.001
-"""Seconds within which a call follows the one before: for others nothing is tried and nobody stays awake."""
-WINDOW = 16
-"""Calls whose mean time is compared with that of others. A trial has two windows asleep and two awake, of which the
-second of each counts; who stays awake looks at every window from then on."""
-ROUND = 64
-"""Windows that somebody stays awake for before the next trial."""
-REST = 1024
-"""Calls that somebody sleeps over before the next trial."""
-_GAIN = 0.95  # staying awake has to take this much of the time, or less
+"""Mean seconds between calls above which nothing is tried and nobody stays awake."""
+WINDOW = 32
+"""Calls one after another whose time is compared with that of others."""
+ASLEEP, AWAKE = 4, 3
+"""Windows of a trial: awake, then asleep. The best of each counts: others are disturbed, or the machine settles."""
+PERIOD = 128
+"""Windows from one trial to the next."""
+SOONER = 32
+"""Windows from a trial to the next one where sleeping has become slow, or staying awake has."""
+_GAIN = 0.8  # staying awake has to take this much of the time, or less
+_SLOW = 1.5
 
 
 class Vigil:
     """Decides for one connection, by how much time lies between the calls of one who makes them one by one.
 
     Attributes:
-        rest: Calls before the next trial, which are slept over: the caller counts them down and need not ask.
+        awake: Whether to stay awake for the answer to a call that goes out now, while none is under way.
+        left: Calls left of this window. The caller counts them down and calls `judge` at the last.
+        joined: Set by the caller when another call joins the one under way, whose time tells nothing then.
     """
 
-    __slots__ = ("_alone", "_asleep", "_awake", "_count", "_sent", "_total", "_window", "rest")
+    __slots__ = ("_asleep", "_began", "_failed", "_stayed", "_trying", "_windows", "awake", "joined", "left")
 
     def __init__(self) -> None:
-        self.rest = 0
-        self._awake = False  # what is done now
-        self._sent = -CLOSE_S  # when the last call went out
-        self._alone = False  # whether it was answered before another went out
-        self._window = 0  # since the trial began
-        self._count = 0  # of calls in this window
-        self._total = 0.0  # seconds that they took
-        self._asleep = 0.0  # seconds that those of the trial's window asleep took
+        self.awake = False
+        self.left = WINDOW
+        self.joined = True  # when the first window began is not known
+        self._began = 0.0
+        self._windows = PERIOD - ASLEEP  # since the last trial
+        self._trying = 0  # windows of the trial under way that are left
+        self._failed = False  # whether the window before took longer awake than one takes asleep
+        self._stayed = 0.0  # seconds that a window of the trial took awake
+        self._asleep = float("inf")  # seconds that a window takes asleep
 
-    def begin(self, now: float) -> bool:
-        """Return whether to stay awake for the answer to a call that goes out while none is under way.
+    def judge(self, now: float) -> None:
+        """A window has passed.
 
         Args:
             now: Seconds, by any clock that goes on evenly.
         """
-        taken, self._sent = now - self._sent, now
-        alone, self._alone = self._alone, True
-        if taken > CLOSE_S:
-            return False
-        if alone:
-            self._total += taken
-            self._count += 1
-            if self._count == WINDOW:
-                self._judge()
-        return self._awake
+        taken, self._began, self.left = now - self._began, now, WINDOW
+        if self.joined or taken > WINDOW * CLOSE_S:
+            self.joined = self.awake = False
+            self._trying = 0
+            return
+        self._windows += 1
+        if self._trying:
+            self._try(taken)
+        elif self.awake:
+            failed, self._failed = self._failed, taken > self._asleep
+            if failed and self._failed:
+                self.awake, self._windows = False, PERIOD - SOONER
+            elif self._windows >= PERIOD:
+                self.awake = False
+        else:
+            slow = taken > _SLOW * self._asleep and self._windows >= SOONER
+            self._asleep = taken
+            if slow or self._windows >= PERIOD:
+                self.awake, self._trying, self._stayed = True, AWAKE + ASLEEP, taken
 
-    def join(self) -> None:
-        """Another call has joined the one under way: the time that it takes tells nothing."""
-        self._alone = False
-
-    def _judge(self) -> None:
-        total, self._total, self._count = self._total, 0.0, 0
-        self._window += 1
-        if self._window == 2:
-            self._asleep, self._awake = total, True
-        elif self._window >= ROUND:
-            self._window, self._awake = 0, False
-        elif self._window > 3 and total > _GAIN * self._asleep:
-            self._window, self._awake, self._alone, self.rest = 0, False, False, REST
+    def _try(self, taken: float) -> None:
+        self._trying -= 1
+        if self._trying >= ASLEEP:
+            self._stayed = min(self._stayed, taken)
+            self.awake = self._trying > ASLEEP
+        else:
+            # Asleep, before and after: staying awake may move the server to a processor where sleeping is cheaper.
+            self._asleep = min(self._asleep, taken)
+            if not self._trying:
+                self.awake, self._windows = self._stayed <= _GAIN * self._asleep, 0
 
     def __repr__(self) -> str:
-        doing = "resting" if self.rest else "awake" if self._awake else "asleep"
-        return f"<Vigil [{doing}, window {self._window}]>"
+        doing = "trying" if self._trying else "awake" if self.awake else "asleep"
+        return f"<Vigil [{doing}, {self._windows} windows]>"

@@ -123,18 +123,16 @@ class Wire(asyncio.Protocol):
                 # Whoever makes one call after another would pay a turn of the loop for company that does not come.
                 self._waiting.append(future)
                 vigil = self._vigil
-                if vigil.rest:
-                    vigil.rest -= 1
-                    self._transport.write(packed)
-                    return future
-                now = perf_counter()  # before the server can run: where it shares a processor, it may do so at once
+                vigil.left -= 1
+                if not vigil.left:
+                    vigil.judge(perf_counter())
                 self._transport.write(packed)
-                if vigil.begin(now):
-                    self._until = now + LIMIT_S
+                if vigil.awake:
+                    self._until = perf_counter() + LIMIT_S
                     self._loop.call_soon(self._stay)
                 return future
         elif len(self._waiting) == 1:
-            self._vigil.join()
+            self._vigil.joined = True
         self._waiting.append(future)
         if not self._out:
             self._loop.call_soon(self._flush)
