@@ -154,6 +154,7 @@ class DoorPlan:
     def _arguments(self, number: int) -> list[str]:
         host, port = self.address
         found = ["--listen", f"{_bracketed(host)}:{port}", "--socket", str(self._machine.layout.door_socket(number))]
+        found.append("--await-routes")  # what the last daemon's worker has left names instances that are gone
         found += self.options
         if self.setup.access_log is not None:
             access_log = self._machine.layout.log_file(ACCESS_LOG_APP, "access", number)

@@ -75,6 +75,7 @@ class Doors:
         self._pushing = asyncio.Lock()
         self._stopping = False
         self._opening: asyncio.Future[int] | None = None
+        self._known = asyncio.Event()
         self._early = begun or {}
 
     # -- processes -------------------------------------------------------------------------------------------
@@ -100,7 +101,11 @@ class Doors:
         self._opening = asyncio.ensure_future(self.start())
 
     async def opened(self) -> None:
-        """Wait until `start` is done; begins it where nobody has. Raises what `start` raises."""
+        """Wait until `start` is done; begins it where nobody has. Raises what `start` raises.
+
+        To be called when the routes of every app are noted: workers let nobody in before they have them.
+        """
+        self._known.set()
         if self._opening is None:
             self.begin()
         assert self._opening is not None
@@ -223,6 +228,7 @@ class Doors:
 
     async def _settle(self) -> None:
         """Wait for a start that is under way, however it ends."""
+        self._known.set()
         if self._opening is not None:
             await asyncio.wait({self._opening})
             if not self._opening.cancelled() and (error := self._opening.exception()) is not None:
@@ -271,6 +277,7 @@ class Doors:
         client = DoorClient(self._host.layout.door_socket(number))
         worker = Worker(number, process, client, backoff or Backoff(), time.monotonic())
         await self._answering(worker)
+        await self._known.wait()
         async with self._pushing:
             if not await self._push(worker, self._table()):
                 self._in_force = _NOTHING

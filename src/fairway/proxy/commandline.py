@@ -18,6 +18,7 @@ def parser() -> argparse.ArgumentParser:
     cli.add_argument("--route", action="append", default=[], metavar="HOST=UPSTREAM", help="serve alone; repeatable")
     cli.add_argument("--socket", type=Path, help="control socket that routes are pushed over")
     cli.add_argument("--state", type=Path, help="file that keeps the last table (default: SOCKET.table.json)")
+    cli.add_argument("--await-routes", action="store_true", help="connections wait until the first table is pushed")
     cli.add_argument("--reuse-port", action="store_true", help="share the port with other workers")
     cli.add_argument("--tls-listen", metavar="HOST:PORT")
     cli.add_argument("--certificates", type=Path, metavar="FOLDER")
@@ -47,6 +48,7 @@ def options_of(given: argparse.Namespace) -> DoorOptions:
         certificates=given.certificates,
         socket=given.socket,
         state=state,
+        await_routes=given.await_routes,
         reuse_port=given.reuse_port,
         header_bytes=given.header_bytes,
         header_fields=given.header_fields,

@@ -118,7 +118,9 @@ class ControlServer:
     async def _perform(self, request: Request) -> object:
         worker = self._worker
         if isinstance(request, Push):
-            return worker.replace_table(request.table)
+            version = worker.replace_table(request.table)
+            await worker.accept()
+            return version
         if isinstance(request, Drain):
             return await worker.drain(request.targets, max(0.0, min(request.timeout, 3600.0)))
         if isinstance(request, Ask):

@@ -22,6 +22,7 @@ class DoorOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         certificates: Folder of ``NAME.crt`` and ``NAME.key`` pairs for `tls_listen`, or None.
         socket: Control socket, or None for a door that is told its routes only once.
         state: File that keeps the last table over a restart, or None.
+        await_routes: Connections wait in the listening socket until the first table is pushed.
         reuse_port: Share the port with other workers (SO_REUSEPORT).
         header_bytes: Largest request head, 431 beyond it.
         header_fields: Most fields in a head, 431 beyond them.
@@ -47,6 +48,7 @@ class DoorOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     certificates: Path | None = None
     socket: Path | None = None
     state: Path | None = None
+    await_routes: bool = False
     reuse_port: bool = False
     header_bytes: int = 32 * 1024
     header_fields: int = 256

@@ -7,6 +7,7 @@ import ipaddress
 import os
 import random
 import re
+import socket
 import ssl
 import time
 from collections import deque
@@ -81,6 +82,7 @@ class Worker:
         self.started = time.monotonic()
         self._trusted = parse_networks(options.trusted)
         self._servers: list[asyncio.Server] = []
+        self._accepts = not options.await_routes
         self._tasks: set[asyncio.Task[None]] = set()
         self._held: dict[str, deque[Exchange]] = {}
         self._facts: dict[tuple[str, bool], tuple[bool, bytes]] = {}
@@ -128,16 +130,58 @@ class Worker:
     async def _listen(self, address: str, tls: ssl.SSLContext | None) -> None:
         host, port = parse_address(address)
         secure = tls is not None
-        server = await self.loop.create_server(
-            lambda: ClientConnection(self, secure),
-            host,
-            port,
-            backlog=BACKLOG,
-            reuse_port=self.options.reuse_port or None,
-            ssl=tls,
-            ssl_handshake_timeout=self.options.header_timeout if secure else None,
-        )
-        self._servers.append(server)
+        patience = self.options.header_timeout if secure else None
+        if self._accepts:
+            server = await self.loop.create_server(
+                lambda: ClientConnection(self, secure),
+                host,
+                port,
+                backlog=BACKLOG,
+                reuse_port=self.options.reuse_port or None,
+                ssl=tls,
+                ssl_handshake_timeout=patience,
+            )
+            self._servers.append(server)
+            return
+        for sock in await self._bound(host, port):
+            server = await self.loop.create_server(
+                lambda: ClientConnection(self, secure),
+                sock=sock,
+                backlog=BACKLOG,
+                ssl=tls,
+                ssl_handshake_timeout=patience,
+                start_serving=False,
+            )
+            self._servers.append(server)
+
+    async def _bound(self, host: str, port: int) -> list[socket.socket]:
+        """Return sockets that listen already, one an address of `host`: connections wait in them until `accept`."""
+        found = await self.loop.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        bound: list[socket.socket] = []
+        try:
+            for family, kind, protocol, _, address in dict.fromkeys(found):
+                sock = socket.socket(family, kind, protocol)
+                bound.append(sock)
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                if self.options.reuse_port:
+                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+                if family == socket.AF_INET6:
+                    sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                sock.setblocking(False)
+                sock.bind(address)
+                sock.listen(BACKLOG)
+        except OSError as error:
+            for sock in bound:
+                sock.close()
+            raise OSError(error.errno, f"expected to bind {host}:{port}, got: {error.strerror}") from error
+        return bound
+
+    async def accept(self) -> None:
+        """Serve connections from now on, those first that have been waiting; a second time does nothing."""
+        if not self._accepts:
+            self._accepts = True
+            for server in self._servers:
+                await server.start_serving()
 
     @property
     def addresses(self) -> list[tuple[str, int]]:
