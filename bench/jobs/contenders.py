@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from bench.harness import CACHE, ROOT, peer_venv, run
 from bench.jobs.peers import POSTGRES, REQUIREMENTS
@@ -66,14 +67,19 @@ class Contenders:
             yield self._peer(name)
 
     def _peer(self, name: str) -> Seat:
-        url = self._postgres if name in POSTGRES else self._redis
-        if url is None:
-            raise RuntimeError("no PostgreSQL here")
+        url = self._database(name) if name in POSTGRES else self._redis
         argv = [str(peer_venv(f"jobs-{name}", REQUIREMENTS[name])), str(HERE / "peers.py"), name]
         if name in POSTGRES:
-            run(["psql", url, "-qc", "DROP SCHEMA public CASCADE; CREATE SCHEMA public;"])
             self._lab.finish([*argv, "prepare", "0", "OUT", url], 0)
         return Seat([*argv, "produce", "0", "OUT", url], [*argv, "work", "N", "OUT", url])
+
+    def _database(self, name: str) -> str:
+        """Return the URL of an empty database of the peer's own: in `enqueue` all have theirs at the same time."""
+        if self._postgres is None:
+            raise RuntimeError("no PostgreSQL here")
+        for statement in (f"DROP DATABASE IF EXISTS {name} WITH (FORCE)", f"CREATE DATABASE {name}"):
+            run(["psql", self._postgres, "-qc", statement])
+        return urlsplit(self._postgres)._replace(path=f"/{name}").geturl()
 
     def flush(self) -> None:
         """Empty the benchmark's Redis."""

@@ -122,10 +122,10 @@ class Lab:
         return check(read(out), jobs)
 
     def tail(self) -> str:
-        """Return the last lines of the log."""
+        """Return the last lines of the log, without the folders of this machine: results are published."""
         self._log.flush()
         lines = (self.folder / "log").read_text("utf-8", "replace").strip().splitlines()
-        return " | ".join(lines[-6:])[-700:]
+        return re.sub(r"(?<![\w.:/])/(?:[^\s/\"']+/)+", "…/", " | ".join(lines[-6:]))[-700:]
 
     @contextmanager
     def daemon(self, store: str) -> Iterator[tuple[str, int]]:
