@@ -47,6 +47,7 @@ class Worker(msgspec.Struct):
     backoff: Backoff
     started_at: float
     supervisor: asyncio.Task[None] | None = None
+    catching_up: bool = False  # whether a task pushes the routes until they are taken
 
 
 class Doors:
@@ -245,10 +246,25 @@ class Doors:
         try:
             await worker.client.push(table)
         except ControlError as error:
-            # It is gone or about to be: its successor gets the table before it counts as started.
+            # It is gone or about to be, and its successor gets the table before it counts as started; or it is late,
+            # and then it has to get the table although nobody publishes: a new worker lets nobody in without one.
             log.get("platform").warning("door worker takes no routes", worker=worker.number, error=str(error))
+            if not worker.catching_up:
+                worker.catching_up = True
+                name = f"push routes to door {worker.number}"
+                self._host.background.start(self._catch_up(worker), name=name)
             return False
         return True
+
+    async def _catch_up(self, worker: Worker) -> None:
+        """Push the routes until `worker` takes them, has ended, or the door stops; pauses double up to a minute."""
+        pauses = Backoff(failures=1)
+        taken = False
+        while not (taken or self._stopping or worker.process.exit is not None):
+            await asyncio.sleep(pauses.next(0.0))
+            async with self._pushing:
+                taken = worker.process.exit is None and await self._push(worker, self._table())
+        worker.catching_up = False
 
     async def _adopt(self, row: DoorRow) -> bool:
         process = Process.adopt(row.record)

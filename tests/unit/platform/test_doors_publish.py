@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from types import SimpleNamespace
 from typing import Any, cast
 
+from fairway.platform.background import Background
 from fairway.platform.doorplan import DoorPlan
 from fairway.platform.doors import Doors, Worker
 from fairway.platform.restart import Backoff
 from fairway.proxy.errors import ControlError
 from fairway.proxy.routes import RouteTable
+from fairway.testing.loop import virtual_time
 
 
 class Client:
@@ -30,9 +33,11 @@ class Client:
 
 
 def made() -> tuple[Doors, list[Client]]:
-    doors, clients = Doors(cast(Any, None), DoorPlan(cast(Any, None), ("127.0.0.1", 0), 2)), [Client(), Client()]
+    host = cast(Any, SimpleNamespace(background=Background()))
+    doors, clients = Doors(host, DoorPlan(cast(Any, None), ("127.0.0.1", 0), 2)), [Client(), Client()]
     for number, client in enumerate(clients):
-        doors.workers[number] = Worker(number, cast(Any, None), cast(Any, client), Backoff(), 0.0)
+        process = cast(Any, SimpleNamespace(exit=None))
+        doors.workers[number] = Worker(number, process, cast(Any, client), Backoff(), 0.0)
     return doors, clients
 
 
@@ -52,6 +57,32 @@ async def test_a_worker_that_was_late_gets_the_routes_with_the_next_that_is_publ
     await doors.publish()
     await doors.publish()
     assert [len(client.taken) for client in clients] == [2, 1]
+    await doors._host.background.cancel()
+
+
+@virtual_time
+async def test_a_worker_that_was_late_gets_the_routes_although_nobody_publishes() -> None:
+    doors, clients = made()
+    clients[1].late = True
+    await doors.publish()
+    await asyncio.sleep(5)
+    assert clients[1].taken == []
+    clients[1].late = False
+    await asyncio.sleep(10)
+    assert [len(client.taken) for client in clients] == [1, 1]
+    assert not doors.workers[1].catching_up
+
+
+@virtual_time
+async def test_nobody_pushes_to_a_worker_that_has_ended() -> None:
+    doors, clients = made()
+    clients[1].late = True
+    await doors.publish()
+    doors.workers[1].process.exit = cast(Any, "exit code 1")
+    clients[1].late = False
+    await asyncio.sleep(100)
+    assert clients[1].taken == []
+    assert not doors.workers[1].catching_up
 
 
 async def test_certificates_that_could_not_be_made_are_tried_again() -> None:
