@@ -12,7 +12,7 @@ from fairway.platform.doors import Doors, Worker
 from fairway.platform.restart import Backoff
 from fairway.proxy.errors import ControlError
 from fairway.proxy.routes import RouteTable
-from fairway.testing.loop import virtual_time
+from fairway.testing.loop import elapse, virtual_time
 
 
 class Client:
@@ -65,10 +65,10 @@ async def test_a_worker_that_was_late_gets_the_routes_although_nobody_publishes(
     doors, clients = made()
     clients[1].late = True
     await doors.publish()
-    await asyncio.sleep(5)
+    await elapse(5)
     assert clients[1].taken == []
     clients[1].late = False
-    await asyncio.sleep(10)
+    await elapse(10)
     assert [len(client.taken) for client in clients] == [1, 1]
     assert not doors.workers[1].catching_up
 
@@ -80,7 +80,7 @@ async def test_nobody_pushes_to_a_worker_that_has_ended() -> None:
     await doors.publish()
     doors.workers[1].process.exit = cast(Any, "exit code 1")
     clients[1].late = False
-    await asyncio.sleep(100)
+    await elapse(100)
     assert clients[1].taken == []
     assert not doors.workers[1].catching_up
 
