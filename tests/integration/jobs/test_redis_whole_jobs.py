@@ -36,7 +36,7 @@ async def waiting(store: RedisStore) -> int:
 
 async def test_it_is_read_as_any_job(make_redis: MakeRedis) -> None:
     server = make_redis()
-    args = [raw({"text": " a  b\nc\r\n\x00é "}), raw([]), raw("x" * 100_000), Raw(b' {"spaced": 1}\n')]
+    args = [raw({"text": " a  b\nc\r\n\x00é "}), raw([]), raw("x" * 16_000), Raw(b' {"spaced": 1}\n')]
     async with RedisStore(server.url) as store:
         many = (
             await store.enqueue([NewJob(kind="k", args=raw(0)), JOB])
@@ -104,6 +104,21 @@ async def test_of_a_batch_each_has_its_hash(make_redis: MakeRedis) -> None:
         batch = await store.batch(answer.batch)
         assert batch is not None
         assert (batch.total, batch.pending) == (2, 0)
+
+
+async def test_a_large_one_has_its_hash_at_once(make_redis: MakeRedis) -> None:
+    """A claim takes a thousand members at once; those that its answer has no room for go back, without their data."""
+    server = make_redis()
+    small, large = NewJob(kind="k", args=raw("x" * 16_000)), NewJob(kind="k", args=raw("x" * 16_400))
+    async with RedisStore(server.url) as store:
+        ids = (await store.enqueue([small, large])).ids
+        ids += [(await store.enqueue([job])).ids[0] for job in (small, large)]
+        assert [whole(server, i) for i in ids] == [True, False, True, False]
+        assert await waiting(store) == 4
+        assert bytes((await of(store, ids[3])).args) == bytes(large.args)
+        leases = await store.claim(["default"], 10, 30.0, "w")
+        assert [lease.id for lease in leases] == ids
+        assert [len(bytes(lease.args)) for lease in leases] == [16_002, 16_402] * 2
 
 
 async def test_more_than_one_answer_holds_stays_where_it_was(make_redis: MakeRedis) -> None:

@@ -140,8 +140,11 @@ class RedisStore(RedisViews, Store):
         return self._enqueued(answer, numbers, places, len(jobs), batch is not None, durability=durability)
 
     def _send_one(self, job: NewJob, number: int) -> asyncio.Future[Any] | None:
-        """Send a job of defaults for a queue that is known; None says that it takes the general way."""
+        """Send a small job of defaults for a queue that is known; None says that it takes the general way."""
         if self.options.clock is not SYSTEM_CLOCK or not forms.is_plain(job):
+            return None
+        body = forms.body(job)
+        if len(body) > forms.WHOLE:
             return None
         known = self._heads.get(job.queue)
         if known is None or known[0] != number:
@@ -149,7 +152,6 @@ class RedisStore(RedisViews, Store):
             keys = self._plain_keys(job.queue, number)
             head = b"*7\r\n" + pack(("EVALSHA", scripts.ENQUEUE_ONE.sha, "3", *keys))
             known = self._heads[job.queue] = (number, head)
-        body = forms.body(job)
         return self._link.send(b"%b$%d\r\n%b\r\n" % (known[1], len(body), body))
 
     def _plain_keys(self, queue: str, number: int) -> tuple[str, str, str]:

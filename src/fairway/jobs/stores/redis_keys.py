@@ -19,6 +19,9 @@ from fairway.jobs.job import DEFAULT_BACKOFF, Backoff, Job, Lease, NewJob, State
 NUMBER_BITS = 12
 MAX_NUMBER = (1 << NUMBER_BITS) - 1
 _PLAIN_PRIORITY, _PLAIN_ATTEMPTS = 5, 10
+WHOLE = 16_384
+"""Bytes of a body up to which a job of defaults stands in the ready set: a claim takes up to 1,000 members from there
+before it sees how large they are, and its answer holds 16 MiB."""
 
 STATE_OF: dict[bytes, State] = {
     b"s": "scheduled",

@@ -10,11 +10,11 @@ Keys of a queue, all after the store's tag and its name:
   worker, g progress, res result, err error, k cancel requested. Where they are not the default: p priority, m max
   attempts, ck and cl concurrency, z blocked by it, uk and uf unique, ks keep, th chain, bt, bi and bc batch, pa parent,
   pv previous, o ledger keys; x says that something hangs on its end.
-- Sorted sets: ``ready`` (priority and seq in one score: the order of dispatch; a job of defaults that was neither
-  claimed nor changed so far stands here as a whole, "SEQ CREATED BODY", and has no hash), ``due`` (by time), ``ls`` and
-  ``ly`` (the same by seq, scheduled and retryable), ``lease`` (by end), ``blocked`` (by seq) and ``cb:KEY`` (by
-  score), ``fc`` ``fd`` ``fx`` (final jobs by seq), ``kept`` (by the end of their retention), ``ux`` ``ox`` ``kb``
-  (ends of unique windows, ledger keys, batches), ``w`` (jobs that somebody waits for).
+- Sorted sets: ``ready`` (priority and seq in one score: the order of dispatch; a job of defaults and of 16 KiB at most
+  that was neither claimed nor changed so far stands here as a whole, "SEQ CREATED BODY", and has no hash), ``due`` (by
+  time), ``ls`` and ``ly`` (the same by seq, scheduled and retryable), ``lease`` (by end), ``blocked`` (by seq) and
+  ``cb:KEY`` (by score), ``fc`` ``fd`` ``fx`` (final jobs by seq), ``kept`` (by the end of their retention), ``ux``
+  ``ox`` ``kb`` (ends of unique windows, ledger keys, batches), ``w`` (jobs that somebody waits for).
 - ``fin`` a list: completed jobs in the order they ended.
 - Hashes: ``u`` unique keys, ``o`` the `once` ledger, ``cs`` used concurrency slots, ``bt:SEQ`` a batch.
 - ``wake`` a stream of news: w there is work, f SEQ is final, s WORKER fell silent.
@@ -27,12 +27,14 @@ are let through. The append-only file has the effects of a script as one transac
 from __future__ import annotations
 
 from fairway.jobs.store import LEDGER_KEEP_S
+from fairway.jobs.stores.redis_keys import WHOLE
 from fairway.resp import Script
 
 _CONSTANTS = {
     "LEDGER": f"{LEDGER_KEEP_S:.0f}",
     "SHIFT": str(1 << 41),  # above every seq
     "EPOCH": "1735689600",  # 2025: what seqs are counted from
+    "WHOLE": str(WHOLE),
 }
 
 HEAD = """
@@ -140,7 +142,7 @@ local function insert(rec, body, more)
     if rec.th and #rec.th > 0 then more[n + 1] = 'th' more[n + 2] = cmsgpack.pack(rec.th) n = n + 2 end
     if rec.ck or rec.uk or rec.ks or rec.th then more[n + 1] = 'x' more[n + 2] = 1 n = n + 2 end
   end
-  if not rec and n == 0 then
+  if not rec and n == 0 and #body <= WHOLE then
     count('a', 1)
     ready(id, 5, id .. ' ' .. NOW .. ' ' .. body)
     return id
