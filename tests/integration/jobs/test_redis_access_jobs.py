@@ -1,6 +1,7 @@
 """The Redis store of jobs over TLS, with a user of few rights, over a Unix socket; what it says survives."""
 
 import asyncio
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from fairway.jobs.errors import JobError, StoreUnavailable
 from fairway.jobs.job import Completed, JobFilter, NewJob, Verdict
 from fairway.jobs.opening import open_store
+from fairway.jobs.stores.redis import RedisStore
 from fairway.proxy.devca import DevelopmentAuthority
 from fairway.testing.redis_server import RedisServer
 
@@ -90,6 +92,20 @@ async def test_users_of_few_rights(access: Access) -> None:
     with pytest.raises(StoreUnavailable, match="WRONGPASS") as caught:
         await roundtrip(f"redis://full:wrong-one@{place}")
     assert "wrong-one" not in str(caught.value)
+
+
+async def test_where_the_life_of_the_server_is_not_told_ids_go_on_by_the_time(access: Access) -> None:
+    access.server.command("FLUSHALL")
+    async with RedisStore(f"redis://app:s3cret@127.0.0.1:{access.server.port}/0") as store:
+        ids = [(await store.enqueue([JOB])).ids[0] for _ in range(5)]
+        while int((time.time() - 1_735_689_600) * 1000) <= ids[-1] >> 12:
+            await asyncio.sleep(0.001)
+        # As a crash takes what was not yet written.
+        access.server.command(f"DECRBY {{fairway:jobs}}:default:n:{ids[0] & 4095} 3")
+        store._link._drop()
+        assert await store.get(ids[0]) is not None  # over another connection
+        assert (await store.enqueue([JOB])).ids[0] > ids[-1]
+    access.server.command("FLUSHALL")
 
 
 async def test_over_a_unix_socket_in_a_namespace(access: Access) -> None:

@@ -25,22 +25,24 @@ return 0
 
 # KEYS names; ARGV wall mono prefix. What a connection does first. In another life of the server than the one that a
 # queue knows (it was started again, or a replica has taken over) the newest steps may be missing here: ids and fences
-# that were given out in them must not come again, so both go on well above.
+# that were given out in them must not come again, so both go on well above. Where the user may not ask which life it
+# is, ids go on by the time at least: jobs that come one by one are only counted.
 ADOPT = script(
     "adopt",
     HEAD,
     """
 local life, moved = run_id(), 0
-if life == '' then return 0 end
 for _, name in ipairs(call('HKEYS', KEYS[1])) do
   local q = ARGV[3] .. name .. ':q'
   local v = call('HMGET', q, 'no', 'life', 'seq', 'fb')
-  if v[1] and v[2] ~= life then
+  if v[1] and (life == '' or v[2] ~= life) then
     local key = ARGV[3] .. name .. ':n:' .. v[1]
     local newest = math.max(tonumber(call('GET', key) or v[3] or '0'), math.floor((wall - EPOCH) * 1000))
-    call('HSET', q, 'life', life, 'fb', string.format('%.0f', tonumber(v[4] or '0') + 1000000))
-    call('SET', key, string.format('%.0f', newest + 1048576))
-    moved = moved + 1
+    if life ~= '' then
+      newest, moved = newest + 1048576, moved + 1
+      call('HSET', q, 'life', life, 'fb', string.format('%.0f', tonumber(v[4] or '0') + 1000000))
+    end
+    call('SET', key, string.format('%.0f', newest))
   end
 end
 return moved
