@@ -6,8 +6,13 @@ import asyncio
 import threading
 from pathlib import Path
 
+import apsw
+import pytest
+
 from fairway.jobs.job import Completed, Job, Lease, NewJob, Verdict
+from fairway.jobs.stores import sqlite_rows
 from fairway.jobs.stores.sqlite import SqliteStore
+from fairway.jobs.stores.sqlite_writer import Claim
 
 
 async def _together(store: SqliteStore, claims: list[tuple[list[str], int, str]]) -> list[list[Lease]]:
@@ -95,3 +100,64 @@ async def test_a_claim_that_is_larger_than_what_was_read_ahead_gets_all_it_may(t
         found = await _together(store, [(["default"], 600, "w0"), (["default"], 600, "w1"), (["default"], 1_000, "w2")])
         assert [lease.id for leases in found for lease in leases] == ids[:2_200]
         assert [len(leases) for leases in found] == [600, 600, 1_000]
+
+
+async def test_claims_of_two_queues_by_turns_read_no_job_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    decode, read = sqlite_rows.decode_leases, list[int]()
+
+    def counted(column: str) -> list[Lease]:
+        leases = decode(column)
+        read.append(len(leases))
+        return leases
+
+    monkeypatch.setattr(sqlite_rows, "decode_leases", counted)
+    store = SqliteStore(tmp_path / "jobs.db")
+    async with store:
+        ids = {queue: (await store.enqueue([NewJob(kind="k", queue=queue)] * 100)).ids for queue in ("a", "b")}
+        found = await _together(store, [([queue], 2, f"{queue}{n}") for n in range(10) for queue in ("a", "b")])
+        assert [lease.id for leases in found[::2] for lease in leases] == ids["a"][:20]
+        assert [lease.id for leases in found[1::2] for lease in leases] == ids["b"][:20]
+        assert read == [20, 20]
+    async with store:
+        for queue in ("a", "b"):
+            for n, job_id in enumerate(ids[queue][:22]):
+                job = await _state(store, job_id)
+                assert (job.state, job.worker) == (("running", f"{queue}{n // 2}") if n < 20 else ("available", None))
+
+
+async def test_what_a_failed_transaction_gave_a_claim_is_not_handed_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing was written of it, so that its job has gone to another since, under the very same fence."""
+    store = SqliteStore(tmp_path / "jobs.db")
+    async with store:
+        (job_id,) = (await store.enqueue([NewJob(kind="k")])).ids
+        writer = store._open_writer()
+        engine, go_on, failed = writer.engine, threading.Event(), list[bool]()
+        assert engine is not None
+        loop, commit = asyncio.get_running_loop(), engine.commit
+        second = Claim(["default"], 1, 30.0, "second", deadline=0.0, loop=loop)
+
+        def full() -> None:
+            if engine.running and not failed:
+                failed.append(True)
+                writer.submit(second)
+                raise apsw.FullError("no space is left")
+            commit()
+
+        monkeypatch.setattr(engine, "commit", full)
+        busy = asyncio.create_task(store._write(lambda _engine: go_on.wait(5.0)))
+        await asyncio.sleep(0)
+        first = asyncio.create_task(store.claim(["default"], 1, 30.0, "first"))
+        await asyncio.sleep(0)
+        first.cancel()
+        await asyncio.wait((first,))
+        go_on.set()
+        assert await busy
+        assert second.future is not None
+        (lease,) = await second.future
+        await store._write(lambda _engine: None)  # after all that was submitted before
+        job = await _state(store, job_id)
+        assert (job.state, job.worker, job.fence) == ("running", "second", lease.fence)
+        assert failed
+        assert await store.settle([Completed(job_id, lease.fence)]) == [Verdict.OK]

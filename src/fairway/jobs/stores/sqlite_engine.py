@@ -171,8 +171,10 @@ class Engine(EngineState):
         ahead, extras = self._ahead.pop(queue.id, _NOTHING)
         if len(ahead) < min(limit, queue.counts[AVAILABLE]):
             self._begin()
+            others, self._ahead = self._ahead, {}  # still first in their queues: claims take from their own alone
             self.flush()
-            most = max(limit, min(self.wanted, _SLICE))
+            self._ahead = others
+            most = limit if self.wanted is None else max(limit, min(self.wanted(queue.name), _SLICE))
             column, extras_column = self._db.execute(rows.CLAIM, (queue.name, queue.id, most)).get
             ahead = rows.decode_leases(column)
             extras = {} if extras_column is None else dict(rows.decode_extras(extras_column))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import heapq
 import math
 from array import array
-from collections.abc import Container
+from collections.abc import Callable, Container
 from typing import Any
 
 import apsw
@@ -100,7 +100,7 @@ class EngineState:
         self._lease_no = 0
         self._new: list[Any] = []
         self._done: dict[float, list[Any]] = {}
-        self.wanted = 0  # jobs that this transaction's claims may still take
+        self.wanted: Callable[[str], int] | None = None  # jobs of a queue that the claims under way may still take
         self._ahead: dict[int, tuple[list[Lease], dict[int, rows.Extra]]] = {}  # read for claims that follow, by queue
         self._started: list[tuple[list[int], str]] = []  # leased, with the worker, and not yet written
         self._next_due = math.inf

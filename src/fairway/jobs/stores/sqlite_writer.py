@@ -239,14 +239,19 @@ class Writer:
         # A worker that let a lease run out may be stopped or cut off, with its claim still waiting here: the job would
         # go to it again. It is answered with nothing; if it lives, it claims anew.
         silent, engine.silent = engine.silent, set()
-        engine.wanted = sum(claim.limit for claim in claims)
-        for claim in claims:
+        at = 0
+
+        def wanted(name: str) -> int:
+            return sum(claim.limit for claim in claims[at:] if name in claim.queues)
+
+        engine.wanted = wanted
+        for at, claim in enumerate(claims):  # noqa: B007 - `wanted` reads it
             claim.result = [] if claim.worker in silent else claim.run(engine)
-            engine.wanted -= claim.limit
             if claim.result or claim.deadline <= moment or claim.worker in silent:
                 served.append(claim)
             else:
                 self._parked.append(claim)
+        engine.wanted = None  # it holds the claims
         return served
 
     def _undo(self, engine: Engine, operations: list[Operation], parked: list[Claim], error: Exception) -> None:
@@ -270,6 +275,7 @@ class Writer:
         else:
             _log.error("an operation on the job store %s failed", self._path, exc_info=error)
         for operation in operations:
+            operation.result = None  # what a claim was given was undone: its fences are given out again
             operation.error = StoreUnavailable(f"the job store cannot write: {type(error).__name__}: {error}")
             operation.error.__cause__ = error
         self._deliver(operations, [])
