@@ -33,15 +33,24 @@ def run(project: Project, config: DaemonConfig, *, background: bool) -> int:
         _run(project, config, background=background)
     except KeyboardInterrupt:
         pass  # one before the daemon listens, or a third that met it as it dropped everything: both end below
-    from fairway.cli.stopping import stop_leftovers
-
     # A second Ctrl-C makes the daemon drop everything where it stands; nothing of it may stay behind, whatever comes.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
-    count = stop_leftovers(project, grace=0.0)
+    count = _end_leftovers(project)
     if not background:
         click.echo(f"Killed {count} processes." if count else "Stopped.")
     return exits.INTERRUPTED if count else exits.OK
+
+
+def _end_leftovers(project: Project) -> int:
+    """End what this daemon has left behind, and return how many processes that were.
+
+    It has given its lock back, or has never held it. Where another daemon holds it, all that runs is that one's.
+    """
+    from fairway.cli.stopping import stop_leftovers
+    from fairway.platform.lock import running_daemon
+
+    return 0 if running_daemon(project.layout.lock) is not None else stop_leftovers(project, grace=0.0)
 
 
 def _run(project: Project, config: DaemonConfig, *, background: bool) -> None:
