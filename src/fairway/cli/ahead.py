@@ -18,34 +18,41 @@ if TYPE_CHECKING:
     from fairway.run.spare import Spare
 
 _NOT_THE_DAEMON = frozenset({"-d", "--detach", "-h", "--help", "--json"})
+_NAMES_A_PROJECT = (["-C"], ["--project"])
 
 _waiting: list[Spare] = []  # one at most, from the first line of the process to the opening of the daemon
 
 
+def means_a_daemon(arguments: Sequence[str]) -> bool:
+    """Say whether `arguments`, without the program's name, are plainly those of a daemon in this process."""
+    words = list(arguments)
+    if words[:1] in _NAMES_A_PROJECT:
+        words = words[2:]
+    return words[:1] == ["up"] and _NOT_THE_DAEMON.isdisjoint(words)
+
+
 def begin(arguments: Sequence[str]) -> None:
     """Start a spare worker where `arguments`, without the program's name, will plainly need one."""
-    words = list(arguments)
-    named = None
-    if words[:1] in (["-C"], ["--project"]):
-        named, words = words[1] if len(words) > 1 else None, words[2:]
-    if words[:1] != ["up"] or not _NOT_THE_DAEMON.isdisjoint(words):
+    if not means_a_daemon(arguments):
         return
+    named = arguments[1] if [arguments[0]] in _NAMES_A_PROJECT else os.environ.get("FAIRWAY_PROJECT") or None
     from fairway.cli.places import state_folder
     from fairway.platform.owner import door_marker, lock_file
 
-    root = state_folder(named)
     try:
+        root = state_folder(named)
         # A daemon that runs, or that was killed, has left its name there; before the first start there is none.
-        clean = root is not None and os.stat(lock_file(root)).st_size == 0
-    except OSError:
-        clean = False
-    if root is not None and clean:
-        from fairway.run.spare import Spare
-
-        try:
-            _waiting.append(Spare(door_marker(root, 0)))
-        except (OSError, NotImplementedError):  # no `setsid` in posix_spawn (macOS): the daemon starts one as always
+        if root is None or os.stat(lock_file(root)).st_size > 0:
             return
+        marker = door_marker(root, 0)
+    except (OSError, ValueError):  # no lock yet; or no current folder, or a path that is no text: the command says so
+        return
+    from fairway.run.spare import Spare
+
+    try:
+        _waiting.append(Spare(marker))
+    except (OSError, NotImplementedError):  # no `setsid` in posix_spawn (macOS): the daemon starts one as always
+        return
 
 
 def take_spare() -> Spare | None:

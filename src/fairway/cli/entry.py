@@ -9,10 +9,11 @@ import sys
 def main() -> None:
     """Run the command line and end the process with its exit status."""
     if "up" in sys.argv:
-        gc.disable()  # what is imported now stays; the daemon turns it on again once the apps are up
         from fairway.cli import ahead
 
-        ahead.begin(sys.argv[1:])
+        if ahead.means_a_daemon(sys.argv[1:]):
+            gc.disable()  # what is imported now stays; the daemon turns it on again once the apps are up
+            ahead.begin(sys.argv[1:])
     from fairway.cli.main import main as run
 
     run()

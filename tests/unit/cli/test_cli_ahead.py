@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
+import sys
 from pathlib import Path
 
 import pytest
 
-from fairway.cli import ahead
+from fairway.cli import ahead, entry
 from fairway.platform.layout import Layout
 
 
@@ -22,6 +24,7 @@ def layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Layout:
     """A project whose last daemon has ended in order, with the current folder below it."""
     monkeypatch.setattr("fairway.run.spare.Spare", Recorded)
     monkeypatch.delenv("FAIRWAY_STATE_DIR", raising=False)
+    monkeypatch.delenv("FAIRWAY_PROJECT", raising=False)
     layout = Layout(tmp_path / "project" / ".fairway")
     layout.create()
     layout.lock.touch()
@@ -69,3 +72,44 @@ def test_beside_a_daemon_or_after_a_crash_none_is_started(layout: Layout) -> Non
 def test_before_the_first_start_none_is_started(layout: Layout) -> None:
     layout.lock.unlink()
     assert started("up") is None
+
+
+def test_the_project_of_the_environment_counts(layout: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir("/")
+    monkeypatch.setenv("FAIRWAY_PROJECT", str(tmp_path / "project"))
+    assert started("up") == layout.door_marker(0)
+    assert started("-C", str(tmp_path / "nowhere"), "up") is None
+
+
+def test_a_current_folder_that_is_gone_is_the_commands_to_tell(
+    layout: Layout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    assert started("up") is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "collects"),
+    [
+        (["up"], False),
+        (["-C", "up", "up", "shop"], False),
+        (["up", "-d"], True),
+        (["logs", "-f", "up"], True),
+        (["-C", "up", "worker", "tasks"], True),
+    ],
+)
+def test_the_collector_rests_for_a_daemon_alone(
+    monkeypatch: pytest.MonkeyPatch, arguments: list[str], collects: bool
+) -> None:
+    seen: list[bool] = []
+    monkeypatch.setattr("fairway.cli.main.main", lambda: seen.append(gc.isenabled()))
+    monkeypatch.setattr(ahead, "begin", lambda _: None)
+    monkeypatch.setattr(sys, "argv", ["fairway", *arguments])
+    try:
+        entry.main()
+    finally:
+        gc.enable()
+    assert seen == [collects]
