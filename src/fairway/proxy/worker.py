@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ipaddress
 import os
 import random
 import re
 import socket
 import ssl
+import sys
 import time
 from collections import deque
 from collections.abc import Callable
@@ -158,9 +160,14 @@ class Worker:
         """Return sockets that listen already, one an address of `host`: connections wait in them until `accept`."""
         found = await self.loop.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         bound: list[socket.socket] = []
+        missing: OSError | None = None
         try:
             for family, kind, protocol, _, address in dict.fromkeys(found):
-                sock = socket.socket(family, kind, protocol)
+                try:
+                    sock = socket.socket(family, kind, protocol)
+                except OSError as error:  # a kernel without IPv6, where `localhost` has an address of it all the same
+                    missing = error
+                    continue
                 bound.append(sock)
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 if self.options.reuse_port:
@@ -170,6 +177,8 @@ class Worker:
                 sock.setblocking(False)
                 sock.bind(address)
                 sock.listen(BACKLOG)
+            if missing is not None and not bound:
+                raise missing
         except OSError as error:
             for sock in bound:
                 sock.close()
@@ -276,12 +285,19 @@ class Worker:
 
     @staticmethod
     def _persist(path: Path, data: bytes) -> None:
+        """Keep a table for the next run; where that cannot be, it is in force all the same."""
         temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        try:
+            with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # the log may lie on the same full disk
+                print(f"fairway door: expected to keep the routes in {path}, got: {error}", file=sys.stderr, flush=True)
 
     def hold(self, exchange: Exchange, timeout: float | None = None) -> None:
         """Keep an exchange waiting for a table in which its route serves, `timeout` seconds or its `hold_timeout`."""

@@ -92,3 +92,25 @@ def test_one_that_never_got_a_table_ends_in_order(tmp_path: Path) -> None:
         assert "listening on 127.0.0.1:" in door.stderr.readline()
         door.send_signal(signal.SIGTERM)
         assert door.wait(20) == 0
+
+
+async def test_one_that_cannot_keep_its_table_serves_it_all_the_same(tmp_path: Path) -> None:
+    port, path = free_port(), tmp_path / "door.sock"
+    argv = [sys.executable, "-m", "fairway.proxy", "--listen", f"127.0.0.1:{port}", "--await-routes"]
+    argv += ["--socket", str(path), "--state", str(tmp_path / "none" / "table.json")]
+    with subprocess.Popen(argv, stderr=subprocess.PIPE, text=True) as door:
+        try:
+            client = DoorClient(path)
+            await statistics(client)
+            route = Route(name="shop", host="shop.localhost", state="unavailable", notice="shop is stopped.")
+            assert await client.push(RouteTable(version=1, routes=(route,))) == 1
+            async with asyncio.timeout(10):
+                reader, writer = await asyncio.open_connection("127.0.0.1", port)
+                writer.write(b"GET / HTTP/1.1\r\nHost: shop.localhost\r\nConnection: close\r\n\r\n")
+                assert b"shop is stopped." in await reader.read()
+            writer.close()
+        finally:
+            door.send_signal(signal.SIGTERM)
+        assert door.stderr is not None
+        assert f"expected to keep the routes in {tmp_path}/none/table.json" in door.stderr.read()
+        assert door.wait(20) == 0
