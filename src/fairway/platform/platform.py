@@ -100,6 +100,9 @@ class Platform:
         starts = Starts(self._host.layout.cache / "starts.json")
         self._bring_up.begin(starts.order(self._chosen()))
         self._begun = True
+        await asyncio.sleep(0)  # each goes as far as it can now, and the first routes say what goes on with it
+        for app in self._apps.values():
+            app.announce()
         await self._doors.opened()
         await self._doors.publish()
         self._door_up = True
