@@ -148,7 +148,11 @@ class DoorPlan:
         else:
             argv = (sys.executable, "-m", "fairway.proxy", *arguments)
             spawned = spawn(Launch(Command(argv, environment.of_module(marker), Path("/")), output, marker))
-        self._machine.state.save_door(DoorRow(worker=number, listen=self.listen, record=spawned.record()))
+        try:
+            self._machine.state.save_door(DoorRow(worker=number, listen=self.listen, record=spawned.record()))
+        except BaseException:  # a full disk: what is not written down is nobody's, and would hold the port for ever
+            spawned.kill()
+            raise
         return spawned
 
     def _arguments(self, number: int) -> list[str]:

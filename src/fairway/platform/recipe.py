@@ -146,8 +146,12 @@ def launch(machine: Machine, recipe: Recipe, row: InstanceRow) -> tuple[Instance
         cgroup.remove()
         loglines.note(output, f"{id_}: {error}")
         raise
-    row = msgspec.structs.replace(row, record=spawned.record())
-    machine.state.save_instance(row)
+    try:
+        row = msgspec.structs.replace(row, record=spawned.record())
+        machine.state.save_instance(row)
+    except BaseException:  # a full disk: what is not written down is nobody's
+        spawned.kill()
+        raise
     return row, spawned
 
 

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import apsw
 import pytest
 
 from fairway.platform.config import DaemonConfig
@@ -20,7 +21,7 @@ from fairway.platform.state import StateStore
 from fairway.proxy.control import DoorClient
 from fairway.proxy.errors import ControlError
 from fairway.run import proctable
-from fairway.run.process import Process
+from fairway.run.process import Process, find_marked
 from fairway.run.spare import Spare, SpareGone
 
 pytestmark = pytest.mark.integration
@@ -145,3 +146,19 @@ def test_it_keeps_nothing_of_its_parent(spare: Spare) -> None:
     finally:
         second.close()
         os.close(held)
+
+
+@pytest.mark.parametrize("spared", [True, False])
+def test_a_worker_that_cannot_be_written_down_is_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spared: bool
+) -> None:
+    def full(*_: object) -> None:
+        raise apsw.FullError("database or disk is full")
+
+    monkeypatch.setattr(StateStore, "save_door", full)
+    layout = Layout(tmp_path / ".fairway")
+    spare = Spare(layout.door_marker(0)) if spared else None
+    config = DaemonConfig(tmp_path / "registry", layout.root, door_port=0, api_port=0)
+    with pytest.raises(apsw.FullError), opened(config, spare):
+        pytest.fail("it opened")
+    assert find_marked(layout.owner + "/") == {}
