@@ -63,10 +63,13 @@ def _texts(folder: Path) -> list[str]:
 
 
 def _project_folder(folder: Path, written: str) -> Path | None:
-    target = Path(os.path.realpath(folder / written.replace("\\", "/")))
-    if target.suffix in (".csproj", ".fsproj"):
-        return target.parent if target.is_file() else None
-    return target if any((target / mark).is_file() for mark in _MARKS) else None
+    try:
+        target = Path(os.path.realpath(folder / written.replace("\\", "/")))
+        if target.suffix in (".csproj", ".fsproj"):
+            return target.parent if target.is_file() else None
+        return target if any((target / mark).is_file() for mark in _MARKS) else None
+    except (OSError, ValueError):  # a name that is too long, or that has a NUL in it
+        return None
 
 
 def common_root(source: Path, references: tuple[Path, ...]) -> Path:

@@ -117,7 +117,8 @@ def begin(machine: Machine, head_start: HeadStart, folder: Path, only: tuple[str
         return
     sources = Sources(machine.layout.root / "cache" / "files")
     for name in Starts(machine.layout.cache / "starts.json").order(only or apps):
-        with contextlib.suppress(FairwayError, OSError):  # the usual way meets it again, and says what is wrong
+        # The usual way meets it again, and says what is wrong; what one app's files do is no other app's trouble.
+        with contextlib.suppress(FairwayError, OSError, ValueError, RecursionError):
             _begin_app(machine, head_start, apps[name], sources)
 
 

@@ -10,6 +10,7 @@ import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import apsw
 import msgspec
 import pytest
 
@@ -26,9 +27,10 @@ from fairway.platform.opening import opened
 from fairway.platform.recipe import Recipe
 from fairway.platform.recovery import adopt_instances, end_strays
 from fairway.platform.starts import Starts
-from fairway.platform.state import StateStore
+from fairway.platform.state import InstanceRow, StateStore
 from fairway.run import proctable
 from fairway.run.builder import Builder
+from fairway.run.process import find_marked
 from fairway.run.release import newest_release
 
 pytestmark = pytest.mark.integration
@@ -294,3 +296,31 @@ def test_with_an_instance_left_to_adopt_nothing_is_started(scene: Scene) -> None
     with opened(config) as opening:
         assert opening.head_start.waiting == []
     assert lives(early.spawned.pid)
+
+
+def test_an_instance_that_cannot_be_written_down_is_ended(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    save = StateStore.save_instance
+
+    def full(store: StateStore, row: InstanceRow) -> None:
+        if row.record is not None:
+            raise apsw.FullError("database or disk is full")
+        save(store, row)
+
+    scene.app("shop")
+    scene.build()
+    monkeypatch.setattr(StateStore, "save_instance", full)
+    with pytest.raises(apsw.FullError):
+        scene.begin()
+    assert find_marked(scene.layout.owner + "/") == {}
+
+
+def test_a_file_that_no_parser_can_bear_is_no_other_apps_trouble(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(source: Path) -> tuple[Path, ...]:
+        raise ValueError(f"embedded null byte in {source}")
+
+    scene.app("base")
+    scene.app("shop")
+    scene.build()
+    changed_source(scene)  # so that its files are looked through again
+    monkeypatch.setattr("fairway.run.sources.find_references", refuse)
+    assert scene.begin() == ["base"]

@@ -52,6 +52,12 @@ def test_files_with_references(text: str, tmp_path: Path) -> None:
         assert find_references(tmp_path) == ()
 
 
+@pytest.mark.parametrize("written", ["../lib\0", "../" + "x" * 400])
+def test_a_reference_that_no_path_can_be_leads_nowhere(tmp_path: Path, written: str) -> None:
+    (tmp_path / "go.mod").write_text(f"replace lib => {written}\n")
+    assert find_references(tmp_path) == ()
+
+
 @pytest.mark.parametrize(
     "text",
     ["<TargetFramework>" + " " * LARGE, "<TargetFramework>" * 15_000, "<AssemblyName>" * 15_000, "Sdk" + " " * LARGE],
