@@ -60,7 +60,7 @@ class LogFiles:
             if asked - changed > _SETTLED_NS:
                 self._known[app] = changed, files
             found += files
-        if fresh or self._known.keys() != known.keys():
+        if fresh or len(found) != len(self._found) or self._known.keys() != known.keys():
             self._found = tuple(found)
         return self._found
 

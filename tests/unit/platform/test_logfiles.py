@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -94,3 +95,12 @@ def test_what_has_not_changed_is_the_same_tuple(layout: Layout) -> None:
         file.unlink()
     (layout.logs / "b").rmdir()
     assert [f.app for f in files()] == ["a", "a"]
+
+
+def test_a_folder_that_goes_as_soon_as_it_has_come_is_seen(layout: Layout) -> None:
+    _, files = counting(layout)
+    (layout.logs / "c").mkdir()
+    (layout.logs / "c" / "web.1.log").touch()
+    assert list(files()) == layout.log_files()
+    shutil.rmtree(layout.logs / "c")
+    assert list(files()) == layout.log_files()
