@@ -66,3 +66,14 @@ def test_the_holder_of_a_port_is_named(listener):
     assert held is not None
     assert held.pid == os.getpid()
     assert str(os.getpid()) in str(held)
+
+
+def test_an_address_of_ipv6_is_asked_for_as_one():
+    try:
+        listener = socket.create_server(("::1", 0), family=socket.AF_INET6)
+    except OSError:
+        pytest.skip("no IPv6 here")
+    port = listener.getsockname()[1]
+    with listener:
+        assert not ports.is_free(port, "::1")
+    assert ports.is_free(port, "::1")
