@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from fairway.run.spare import Spare
 
 ACCESS_LOG_APP = "_door"
+_STRAY_PATIENCE = 2.0  # seconds for SIGKILL to work
 
 
 class DoorSetup(msgspec.Struct, frozen=True):
@@ -92,12 +95,35 @@ class DoorPlan:
         if (tls := self.setup.tls) is not None:
             asked.append((tls.host, tls.port, "HTTPS", "--tls-listen"))
         for host, port, what, option in asked:
-            if not ports.is_free(port, host) and not ports.listener_among(port, own):
-                holder = ports.holder(port)
-                raise PortTaken(
-                    f"expected to listen on {host}:{port} for {what}, it is held by {holder or 'another process'}",
-                    hint=f"Stop that program, or choose another port with `fairway up {option} 127.0.0.1:PORT`.",
-                )
+            if ports.is_free(port, host) or ports.listener_among(port, own) or self._end_stray(host, port, own):
+                continue
+            holder = ports.holder(port) or "another process"
+            raise PortTaken(
+                f"expected to listen on {host}:{port} for {what}, it is held by {holder}",
+                hint=f"Stop that program, or choose another port with `fairway up {option} 127.0.0.1:PORT`.",
+            )
+
+    def _end_stray(self, host: str, port: int, own: set[int]) -> bool:
+        """End the worker that holds a port and that nobody has written down: its daemon was killed as it started it.
+
+        Returns:
+            Whether the port is free now.
+        """
+        from fairway.run import proctable
+
+        table = proctable.snapshot()
+        marked = proctable.marked(table, f"{self._machine.owner}/{DOOR_APP}/").keys() - own
+        strays = [pid for pid in marked if ports.listener_among(port, (pid,))]
+        if not strays:
+            return False
+        from fairway.run.exitwatch import signal_exact
+
+        for pid in strays:
+            signal_exact(pid, table[pid].started, signal.SIGKILL)
+        until = time.monotonic() + _STRAY_PATIENCE
+        while not (free := ports.is_free(port, host)) and time.monotonic() < until:
+            time.sleep(0.01)
+        return free
 
     def check_certificates(self) -> None:
         """Make sure, before anything is touched, that the operator's certificate can be used. Raises `TlsError`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -162,3 +163,22 @@ def test_a_worker_that_cannot_be_written_down_is_ended(
     with pytest.raises(apsw.FullError), opened(config, spare):
         pytest.fail("it opened")
     assert find_marked(layout.owner + "/") == {}
+
+
+def test_a_worker_that_nobody_has_written_down_gives_its_port_back(tmp_path: Path) -> None:
+    layout = Layout(tmp_path / ".fairway")
+    layout.create()
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    stray = Spare(layout.door_marker(0))  # its daemon was killed as soon as it had told it what to do
+    try:
+        control = layout.door_socket(0)
+        stray.order(["--listen", f"127.0.0.1:{port}", "--socket", str(control), "--await-routes"], tmp_path / "log")
+        until(lambda: control.exists(), "door that listens")
+        with opened(DaemonConfig(tmp_path / "registry", layout.root, door_port=port, api_port=0)) as opening:
+            assert not lives(stray.pid)
+            assert lives(opening.doors[0].pid)
+    finally:
+        os.kill(stray.pid, signal.SIGKILL)  # not reaped yet: the pid is its own
+        os.waitpid(stray.pid, 0)
