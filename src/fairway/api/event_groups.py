@@ -176,7 +176,7 @@ class _Handlers:
     )
     async def append(self, request: Request) -> Response:
         records = await read(request, list[Record])
-        check_depth(await request.body())
+        check_depth(await request.body(), around=2)
         pairs = [(record.topic, Event.decode(record.event)) for record in records]
         offsets = await self._bus.publish_many(background(), pairs)
         return reply(Appended(offsets=offsets, durability=self._store.features.durability), 201)
@@ -330,7 +330,7 @@ async def _settling(request: Request) -> SettleRequest:
 
 
 def _stored(stored: Stored) -> StoredView:
-    event = msgspec.Raw(stored.event.encode())
+    event = msgspec.Raw(stored.event.encode(stored=True))
     return StoredView(offset=stored.offset, topic=stored.topic, at=stored.at, event=event)
 
 

@@ -135,7 +135,7 @@ class _Handlers:
 
 
 def _message(stored: Stored) -> ServerSentEvent:
-    data = {"topic": stored.topic, "offset": stored.offset, "event": msgspec.Raw(stored.event.encode())}
+    data = {"topic": stored.topic, "offset": stored.offset, "event": msgspec.Raw(stored.event.encode(stored=True))}
     return ServerSentEvent(data=data, event=stored.event.type, id=str(stored.offset))
 
 
@@ -151,7 +151,7 @@ def _events(request: Request, body: bytes, topic: str) -> list[Event]:
         document = msgspec.json.decode(body)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise RequestError(f"The body is not JSON: {error}.", code="request.json") from None
-    check_depth(body)
+    check_depth(body, around=isinstance(document, list))
     if "ce-type" in request.headers:
         attributes = {name[3:]: value for name, value in request.headers.items() if name.startswith("ce-")}
         return [Event.decode({**attributes, "data": document})]

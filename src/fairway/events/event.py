@@ -104,9 +104,14 @@ class Event(msgspec.Struct, frozen=True):
                 )
         return self
 
-    def encode(self) -> bytes:
-        """Return the event as CloudEvents JSON. Raises `InvalidEvent` where the data cannot become JSON, or is nested
-        deeper than 490 levels.
+    def encode(self, *, stored: bool = False) -> bytes:
+        """Return the event as CloudEvents JSON.
+
+        Args:
+            stored: It was taken by a store, perhaps before there was a bound: it is not refused for its depth any more.
+
+        Raises:
+            InvalidEvent: The data cannot become JSON, or is nested deeper than 490 levels.
         """
         self.check()
         document: dict[str, Any] = {
@@ -132,7 +137,8 @@ class Event(msgspec.Struct, frozen=True):
             raise InvalidEvent(
                 f"event {self.type!r} ({self.id}): expected data that JSON can carry: {error}", field="data"
             ) from error
-        check_depth(encoded)
+        if not stored:
+            check_depth(encoded)
         return encoded
 
     @classmethod
@@ -167,12 +173,17 @@ class Event(msgspec.Struct, frozen=True):
         return cls(**fields).check()
 
 
-def check_depth(encoded: bytes) -> None:
-    """Raise `InvalidEvent` where JSON is nested deeper than `MAX_DEPTH`: one such event would hold up its readers."""
+def check_depth(encoded: bytes, around: int = 0) -> None:
+    """Raise `InvalidEvent` where JSON is nested deeper than `MAX_DEPTH`: one such event would hold up its readers.
+
+    Args:
+        encoded: An event, or what holds events.
+        around: Levels of what holds them.
+    """
     if len(encoded) <= 2 * MAX_DEPTH or encoded.count(b"[") + encoded.count(b"{") <= MAX_DEPTH:
         return
     brackets = _STRING.sub(b"", encoded).translate(_BRACKETS, _NO_BRACKETS)
-    if max(accumulate(map(_STEPS.__getitem__, brackets)), default=0) > MAX_DEPTH:
+    if max(accumulate(map(_STEPS.__getitem__, brackets)), default=0) > MAX_DEPTH + around:
         raise InvalidEvent(f"expected data nested at most {MAX_DEPTH} levels, got more", field="data")
 
 

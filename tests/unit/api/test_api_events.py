@@ -143,6 +143,18 @@ async def test_bad_input_is_a_problem_that_names_the_field_and_stores_nothing(
     assert await bus.store.last() == 0
 
 
+@pytest.mark.parametrize(
+    ("target", "before", "after"),
+    [("/v1/events/a", b"", b""), ("/v1/events/a", b"[", b"]"), ("/v1/events", b'[{"topic":"a","event":', b"}]")],
+)
+async def test_the_deepest_event_that_may_be_is_taken_in_whatever_it_comes(
+    client: Client, target: str, before: bytes, after: bytes
+) -> None:
+    event = b'{"id":"1","type":"t","data":' + b"[" * 489 + b"]" * 489 + b"}"
+    status, answer = await client.call("POST", target, before + event + after, content_type="application/json")
+    assert status == 201, answer
+
+
 async def test_a_batch_with_one_bad_event_stores_nothing(client: Client, bus: EventBus) -> None:
     status, _ = await client.post("/v1/events/a", [{"id": "1"}, {"id": ""}])
     assert status == 422

@@ -5,7 +5,7 @@ import stat
 import pytest
 
 from fairway.concurrency import background
-from fairway.events import Event, EventBus, open_event_store
+from fairway.events import Event, EventBus, event, open_event_store
 from fairway.events.errors import EventError, EventStoreUnavailable, PayloadTooLarge
 from fairway.events.stores.sqlite import SqliteEventStore
 from fairway.testing.event_stores import EventStoreConformance
@@ -72,3 +72,21 @@ async def test_a_bus_over_a_file_replays_after_a_restart(tmp_path) -> None:
         await bus.publish_many(background(), [("t", Event("made", n)) for n in range(3)])
     async with EventBus(url) as bus, bus.subscribe("t", after=1) as late:
         assert [(await late.channel.recv()).event.data for _ in range(2)] == [1, 2]
+
+
+async def test_an_event_of_before_the_bound_of_its_depth_becomes_a_dead_letter(tmp_path, monkeypatch) -> None:
+    """Such a one stays with its group for ever otherwise, and the group with it."""
+    data: list[object] = []
+    for _ in range(600):
+        data = [data]
+    store = SqliteEventStore(tmp_path / "e.db")
+    with monkeypatch.context() as before:
+        before.setattr(event, "MAX_DEPTH", 1_000)
+        (offset,) = await store.append([("a", Event("t", data))])
+    await store.join("g", "a", 0)
+    (claimed,) = await store.claim("g", 1, 30.0, 3)
+    assert await store.kill("g", offset, claimed.fence, "nobody can read it")
+    assert await store.claim("g", 1, 30.0, 3) == []
+    (letter,) = await store.read(offset, 1)
+    assert (letter.event.extensions["deadoffset"], letter.event.data) == (str(offset), data)
+    await store.close()

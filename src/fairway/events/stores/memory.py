@@ -236,7 +236,7 @@ class MemoryEventStore:
     async def scan(self, after: int, limit: int) -> list[Mark]:
         """See `RetainedStore.scan`; the size is that of the document that another store would keep."""
         found = await self.read(after, limit)
-        return [Mark(one.offset, one.topic, one.at, len(one.event.encode())) for one in found]
+        return [Mark(one.offset, one.topic, one.at, len(one.event.encode(stored=True))) for one in found]
 
     async def remove(self, offsets: Sequence[int]) -> int:
         """See `RetainedStore.remove`."""

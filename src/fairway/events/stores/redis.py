@@ -279,7 +279,7 @@ class RedisEventStore:
         topic, letter = dead_letter(stored, group, fence, reason)
         keys = self._settling(group) + self._keys("log", "last") + [self._seen(letter)]
         prefix = f"{self._prefix}k:{group}:"
-        arguments = [self.skew, stored.offset, fence, prefix, _REMEMBERED, topic, letter.encode()]
+        arguments = [self.skew, stored.offset, fence, prefix, _REMEMBERED, topic, letter.encode(stored=True)]
         return bool(await self._run(_KILL, keys, arguments, group))
 
     async def _settle(self, script: Script, group: str, offset: int, fence: int, *more: float) -> bool:

@@ -409,7 +409,7 @@ class SqliteEventStore:
         sql = "SELECT topic, at, document, key FROM event WHERE offset = ?"
         [(found, at, document, key)] = self._db.execute(sql, (offset,))
         topic, letter = dead_letter(Stored(offset, found, at, Event.decode(document)), group, fence, reason)
-        self._log.append([(topic, letter.source, letter.id, letter.partition_key, letter.encode())])
+        self._log.append([(topic, letter.source, letter.id, letter.partition_key, letter.encode(stored=True))])
         self._db.execute("DELETE FROM pending WHERE grp = ? AND offset = ?", (group, offset))
         self._free(group, key)
         self._db.execute("UPDATE consumer_group SET dead = dead + 1 WHERE name = ?", (group,))
