@@ -69,8 +69,8 @@ async def test_a_group_over_two_processes_handles_each_once_in_key_order(redis_s
     assert sorted(n for _, n in got) == list(range(100))
 
 
-async def test_redis_gone_fails_loudly_and_the_bus_goes_on_by_itself_when_it_is_back(redis_server) -> None:
-    redis_server.command("FLUSHALL")
+async def test_redis_gone_fails_loudly_and_the_bus_goes_on_by_itself_when_it_is_back(make_redis) -> None:
+    redis_server = make_redis("always")  # else its end may take the first event along, and the third get its offset
     async with EventBus(redis_server.url) as bus, bus.subscribe("made") as made:
         await bus.publish(CTX, Event("made", 1))
         assert (await made.channel.recv()).event.data == 1
