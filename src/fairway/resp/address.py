@@ -62,8 +62,11 @@ class Address:
                 dict(parse_url(f"{scheme}{slashes}{before}{at}{host}{slash}{tail}"))
                 for host in hosts.split(",") or [""]
             ]
-        except ValueError as error:
-            raise faults.url(f"expected a URL such as redis://127.0.0.1:6379/0: {error}") from None
+        except ValueError:  # which says what it took for the port: a part of the password, where that has a slash
+            raise faults.url(
+                "expected a URL such as redis://user:password@127.0.0.1:6379/0, its port a number up to 65535, its "
+                "options as redis-py reads them, and its password's / ? # [ ] written as %2F %3F %23 %5B %5D"
+            ) from None
         return [cls(one.get("host", "localhost"), one.get("port", 6379), one.get("path"), one, faults) for one in found]
 
     @property

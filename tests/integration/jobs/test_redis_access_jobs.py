@@ -123,7 +123,14 @@ async def test_the_durability_is_named_anew_for_a_server_that_was_told_otherwise
 
 
 @pytest.mark.parametrize(
-    "url", ["redis://u:hidden@h:port/0", "redis+cluster://u:hidden@h/0", "redis://h/0?namespace=a}b"]
+    "url",
+    [
+        "redis://u:hidden@h:port/0",
+        "redis://u:hidden/part@h/0",
+        "redis://u:hidden?part@h/0",
+        "redis+cluster://u:hidden@h/0",
+        "redis://h/0?namespace=a}b",
+    ],
 )
 def test_a_url_that_is_none_is_an_error_that_hides_the_password(url: str) -> None:
     with pytest.raises(JobError) as caught:
