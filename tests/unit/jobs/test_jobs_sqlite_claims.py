@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 from pathlib import Path
 
 import apsw
+import msgspec
 import pytest
 
 from fairway.jobs.job import Completed, Job, Lease, NewJob, Verdict
 from fairway.jobs.stores import sqlite_rows
 from fairway.jobs.stores.sqlite import SqliteStore
+from fairway.jobs.stores.sqlite_engine import Engine
 from fairway.jobs.stores.sqlite_writer import Claim
 
 
@@ -145,9 +148,15 @@ async def test_what_a_failed_transaction_gave_a_claim_is_not_handed_back(
                 raise apsw.FullError("no space is left")
             commit()
 
+        begun = threading.Event()
+
+        def hold(_engine: Engine) -> bool:
+            begun.set()
+            return go_on.wait(5.0)
+
         monkeypatch.setattr(engine, "commit", full)
-        busy = asyncio.create_task(store._write(lambda _engine: go_on.wait(5.0)))
-        await asyncio.sleep(0)
+        busy = asyncio.create_task(store._write(hold))
+        assert await asyncio.to_thread(begun.wait, 5.0)  # the claim comes too late for the transaction of this
         first = asyncio.create_task(store.claim(["default"], 1, 30.0, "first"))
         await asyncio.sleep(0)
         first.cancel()
@@ -161,3 +170,23 @@ async def test_what_a_failed_transaction_gave_a_claim_is_not_handed_back(
         assert (job.state, job.worker, job.fence) == ("running", "second", lease.fence)
         assert failed
         assert await store.settle([Completed(job_id, lease.fence)]) == [Verdict.OK]
+
+
+async def test_waiting_jobs_that_one_string_cannot_hold_are_claimed_in_parts(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "jobs.db")
+    async with store:
+        text = json.dumps("x" * 10_000).encode()
+        ids = (await store.enqueue([NewJob(kind="k", queue="a", args=msgspec.Raw(text)) for _ in range(40)])).ids
+    async with store:  # what is read from the file, not what is remembered of the enqueue
+
+        def limit(engine: Engine) -> None:
+            engine._db.limit(apsw.SQLITE_LIMIT_LENGTH, 100_000)
+
+        await store._write(limit)
+        claimed: list[int] = []
+        rounds = 0
+        while leases := await store.claim(["a"], 40, 30.0, "w"):
+            claimed += [lease.id for lease in leases]
+            rounds += 1
+        assert claimed == ids
+        assert 1 < rounds <= 20

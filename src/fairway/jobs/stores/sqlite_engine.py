@@ -2,6 +2,8 @@
 
 Everything here runs on the writer thread, inside the transaction that the writer commits; `sqlite_state` has what
 the operations share.
+
+Size: a job's whole life on one connection; what its steps share is theirs alone.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import apsw
 import msgspec
 from msgspec import UNSET, Raw
 
@@ -175,13 +178,23 @@ class Engine(EngineState):
             self.flush()
             self._ahead = others
             most = limit if self.wanted is None else max(limit, min(self.wanted(queue.name), _SLICE))
-            column, extras_column = self._db.execute(rows.CLAIM, (queue.name, queue.id, most)).get
+            column, extras_column = self._first_rows(queue, most)
             ahead = rows.decode_leases(column)
             extras = {} if extras_column is None else dict(rows.decode_extras(extras_column))
         if len(ahead) > limit:
             self._ahead[queue.id] = ahead[limit:], extras
             ahead = ahead[:limit]
         return ahead, extras
+
+    def _first_rows(self, queue: QueueState, most: int) -> Any:
+        """Read up to `most` of the first waiting jobs; fewer, one at least, where SQLite has no string for all."""
+        while True:
+            try:
+                return self._db.execute(rows.CLAIM, (queue.name, queue.id, most)).get
+            except apsw.TooBigError:
+                if most == 1:
+                    raise
+                most = max(1, most // 4)
 
     # Settle -------------------------------------------------------------------------------------------------------
 
