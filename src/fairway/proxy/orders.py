@@ -50,6 +50,6 @@ def await_orders() -> list[str] | None:
     out = os.open(orders.output, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     for source, place in ((null, 0), (out, 1), (out, 2)):
         os.dup2(source, place)
-    os.close(null)
-    os.close(out)
+    for opened in {null, out} - {0, 1, 2}:  # one of those, where it was started with less than three
+        os.close(opened)
     return orders.arguments

@@ -21,6 +21,7 @@ from fairway.platform.opening import opened
 from fairway.platform.state import StateStore
 from fairway.proxy.control import DoorClient
 from fairway.proxy.errors import ControlError
+from fairway.proxy.orders import encode_orders
 from fairway.run import proctable
 from fairway.run.process import Process, find_marked
 from fairway.run.spare import Spare, SpareGone
@@ -76,6 +77,24 @@ def test_it_becomes_the_worker_that_it_is_told_to_be(spare: Spare, tmp_path: Pat
     assert lives(spare.pid)
     os.kill(spare.pid, signal.SIGTERM)
     assert os.waitstatus_to_exitcode(os.waitpid(spare.pid, 0)[1]) == 0
+
+
+_BARE = """
+import os
+os.close({closed})
+from fairway.proxy.orders import await_orders
+await_orders()
+os.write(1, b"out ")
+os.write(2, b"err ")
+"""
+
+
+@pytest.mark.parametrize("closed", [1, 2])
+def test_a_worker_that_was_started_without_output_has_one_by_its_orders(tmp_path: Path, closed: int) -> None:
+    orders = encode_orders([], tmp_path / "log")
+    code = _BARE.format(closed=closed)
+    done = subprocess.run([sys.executable, "-c", code], input=orders, capture_output=True, check=False)
+    assert (done.returncode, (tmp_path / "log").read_text()) == (0, "out err "), done.stderr
 
 
 def test_one_that_nobody_needs_ends(spare: Spare) -> None:
