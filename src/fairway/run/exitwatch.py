@@ -7,6 +7,7 @@ with it the group id stay taken until whoever owns the process says so.
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import select
 import sys
@@ -25,26 +26,30 @@ class ExitWatch:
         ProcessLookupError: There is no such process.
     """
 
-    __slots__ = ("_fd", "_loop", "_on_exit", "_queue", "pid")
+    __slots__ = ("_ended", "_fd", "_loop", "_on_exit", "_queue", "pid")
 
     def __init__(self, pid: int, on_exit: Callable[[], None]) -> None:
         self.pid = pid
         self._on_exit = on_exit
         self._loop = asyncio.get_running_loop()
         self._queue: Any = None
+        self._ended: asyncio.Handle | None = None  # of a zombie, which a kqueue does not take
         if sys.platform == "linux":
             self._fd = os.pidfd_open(pid)
         else:
             self._fd = self._watch_by_kqueue(pid)
-        self._loop.add_reader(self._fd, self._fire)
+        if self._ended is None:
+            self._loop.add_reader(self._fd, self._fire)
 
     @property
     def fd(self) -> int:
-        """The pidfd (Linux) or kqueue; -1 once closed."""
+        """The pidfd (Linux) or kqueue; -1 once closed, and of a zombie on macOS."""
         return self._fd
 
     def close(self) -> None:
         """Stop watching; may be called again."""
+        if self._ended is not None:
+            self._ended.cancel()
         if self._fd < 0:
             return
         if not self._loop.is_closed():
@@ -72,9 +77,14 @@ class ExitWatch:
         )
         try:
             self._queue.control([event], 0)
-        except OSError:
+        except OSError as error:
             self._queue.close()
-            raise ProcessLookupError(pid) from None
+            if error.errno != errno.ESRCH:
+                raise
+            # Gone, or a zombie, which macOS says the same of: a signal still reaches that one.
+            os.kill(pid, 0)
+            self._ended = self._loop.call_soon(self._on_exit)
+            return -1
         return int(self._queue.fileno())
 
     def __repr__(self) -> str:

@@ -74,11 +74,17 @@ class Spawned(msgspec.Struct, frozen=True):
         return ProcessRecord(self.pid, self.started, proctable.boot_id(), self.marker, folders, self.cgroup.limits)
 
     def kill(self) -> None:
-        """SIGKILL it with its group, and reap it: for a start that is given up before anybody has watched it."""
+        """SIGKILL it with its group, and reap it: for a start that is given up before anybody has watched it.
+
+        One that somebody else has reaped meanwhile is gone already, and its pid may be a stranger's by now.
+        """
         self.cgroup.kill()
-        with contextlib.suppress(ProcessLookupError, PermissionError):  # macOS, of a group of zombies
-            os.killpg(self.pid, signal.SIGKILL)  # a child that was not reaped: the group's id is its own
-        os.waitpid(self.pid, 0)
+        entry = proctable.read_entry(self.pid)
+        if entry is None or entry.started == self.started:
+            with contextlib.suppress(ProcessLookupError, PermissionError):  # macOS, of a group of zombies
+                os.killpg(self.pid, signal.SIGKILL)
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(self.pid, 0)
         self.cgroup.remove()
 
 

@@ -17,16 +17,24 @@ import aiohttp, apsw, click, httptools, msgspec, psutil, redis.asyncio, starlett
 
 pidfd_open = os.pidfd_open
 
+def state(pid):
+    return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0]
+
 class Kqueue:
+    fd = -1
     def control(self, events, limit):
+        pid = events[0].ident
         try:
-            self.fd = pidfd_open(events[0].ident)
+            self.fd = pidfd_open(pid)
+            if state(pid) == b"Z":  # XNU takes no zombies
+                raise ProcessLookupError
         except ProcessLookupError:
             raise OSError(3, "no such process")
     def fileno(self):
         return self.fd
     def close(self):
-        os.close(self.fd)
+        if self.fd >= 0:
+            os.close(self.fd)
 
 class Kevent:
     def __init__(self, ident, **_):
@@ -70,6 +78,7 @@ from fairway.run import cgroup, ports, proctable
 from fairway.run.exitwatch import signal_exact
 from fairway.run.process import Launch, Process
 from fairway.run.reaper import become_subreaper
+from fairway.run.spawn import spawn
 
 SERVER = "import socket, time; s = socket.create_server(('127.0.0.1', %d)); print('up', flush=True); time.sleep(60)"
 
@@ -97,6 +106,14 @@ async def main():
     failing = Process.start(Launch(command, folder / "log", "test/app/web.2"))
     assert (await failing.wait()).code == 3
     await failing.clean(0.1)
+    early = spawn(Launch(command, folder / "log", "test/app/web.3"))
+    async with asyncio.timeout(20):
+        while state(early.pid) != b"Z":  # it ends before anybody watches it
+            await asyncio.sleep(0.01)
+    watched = Process.watch(early)
+    assert (await watched.wait()).code == 3
+    await watched.clean(0.1)
+    early.kill()  # reaped meanwhile: no error
     assert become_subreaper() is False
     assert punch(folder / "log", 4096) is False
     assert cgroup.discover("fairway-test", mounts="", own="") == cgroup.Hierarchies()
