@@ -44,7 +44,9 @@ class Starts:
         kept = {name: self._seconds[name] for name in names if name in self._seconds}
         staged = self._path.with_suffix(".new")
         with contextlib.suppress(OSError):
-            staged.write_bytes(msgspec.json.encode(kept))
+            staged.unlink(missing_ok=True)  # one that was left keeps its mode
+            with open(os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
+                file.write(msgspec.json.encode(kept))
             os.replace(staged, self._path)
         self._changed = False
 

@@ -37,3 +37,11 @@ def test_a_folder_that_is_missing_is_no_error(tmp_path: Path) -> None:
     starts.note("a", 1.0)
     starts.save(["a"])
     assert not (tmp_path / "missing").exists()
+
+
+def test_the_file_is_its_owners_alone(tmp_path: Path) -> None:
+    (tmp_path / "starts.new").touch(mode=0o644)
+    starts = Starts(tmp_path / "starts.json")
+    starts.note("a", 1.0)
+    starts.save(["a"])
+    assert (tmp_path / "starts.json").stat().st_mode & 0o777 == 0o600
