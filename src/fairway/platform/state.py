@@ -3,11 +3,17 @@
 Order of writing, which is what makes the daemon crash-only: an instance's row exists *before* its process is started
 (its marker finds an orphan whose pid was never noted), a swap of releases is committed *before* the door is told, and a
 row goes only after its process is gone. Whatever a crash leaves in between, the next daemon can tell what it sees.
+
+What is written is in the file, and outlives this process, at once. On the disk at once, so that it outlives a power cut
+too, is what no process would: what is wanted of an app, which release it serves, which numbers were used. Rows of
+instances and of the door get there with it, or soon: a machine that starts again runs none of them.
 """
 
 from __future__ import annotations
 
+import contextlib
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -114,7 +120,9 @@ class StateStore:
             path.touch(mode=0o600)
             self._db = apsw.Connection(str(path))
             self._db.set_busy_timeout(2000)
-            self._db.execute("PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA cache_size=-256")
+            for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "cache_size=-256"):
+                # One each, read to its end: apsw stops at the first row, and what comes after would not be carried out.
+                self._one(f"PRAGMA {pragma}", ())
             self._migrate()
         except (apsw.Error, OSError) as error:
             raise StateDirError(f"expected a state file at {path} that can be written, got: {error}") from error
@@ -138,14 +146,16 @@ class StateStore:
 
     def save_app(self, row: AppRow) -> None:
         """Write an app's row."""
-        self._db.execute(
-            "INSERT OR REPLACE INTO app (name, wanted, scale, scale_base, release, pinned) VALUES (?, ?, ?, ?, ?, ?)",
-            msgspec.structs.astuple(row),
-        )
+        with self._lasting():
+            self._db.execute(
+                """INSERT OR REPLACE INTO app (name, wanted, scale, scale_base, release, pinned)
+                   VALUES (?, ?, ?, ?, ?, ?)""",
+                msgspec.structs.astuple(row),
+            )
 
     def forget_app(self, name: str) -> None:
         """Remove everything about an app but its instance numbers, which are never used twice."""
-        with self._db:
+        with self._lasting():
             for table in ("app", "instance", "deployed"):
                 column = "name" if table == "app" else "app"
                 self._db.execute(f"DELETE FROM {table} WHERE {column} = ?", (name,))  # noqa: S608  # names of our own
@@ -156,7 +166,8 @@ class StateStore:
         """Return a number that no instance of this app and process ever had, from 1."""
         sql = """INSERT INTO counter (app, process, last) VALUES (?, ?, 1)
                  ON CONFLICT (app, process) DO UPDATE SET last = last + 1 RETURNING last"""
-        return int(self._one(sql, (app, process)))
+        with self._lasting():
+            return int(self._one(sql, (app, process)))
 
     def instances(self, app: str | None = None) -> list[InstanceRow]:
         """Return the rows of one app or of all, ascending."""
@@ -195,7 +206,8 @@ class StateStore:
             release: Id of the release.
             serving: Process and number of the instances that serve from now on; every other one is retiring.
         """
-        with self._db:
+        newest = self._one("SELECT release FROM deployed WHERE app = ? ORDER BY id DESC LIMIT 1", (app,))
+        with self._lasting() if newest != release else self._db:
             self._db.execute(
                 """INSERT INTO app (name, release) VALUES (?, ?)
                    ON CONFLICT (name) DO UPDATE SET release = excluded.release""",
@@ -207,9 +219,7 @@ class StateStore:
                     "UPDATE instance SET standing = 'serving' WHERE app = ? AND process = ? AND number = ?",
                     (app, process, number),
                 )
-            last = self._one("SELECT max(id) FROM deployed WHERE app = ?", (app,))
-            same = last is not None and self._one("SELECT release FROM deployed WHERE id = ?", (last,)) == release
-            if not same:
+            if newest != release:
                 self._db.execute(
                     "INSERT INTO deployed (app, release, at) VALUES (?, ?, ?)", (app, release, time.time())
                 )
@@ -243,9 +253,18 @@ class StateStore:
     # -- inside ----------------------------------------------------------------------------------------------
 
     def _one(self, sql: str, values: tuple[Any, ...]) -> Any:
-        for row in self._db.execute(sql, values):
-            return row[0]
-        return None
+        rows = self._db.execute(sql, values).fetchall()
+        return rows[0][0] if rows else None
+
+    @contextlib.contextmanager
+    def _lasting(self) -> Iterator[None]:
+        """Begin a transaction that is on the disk when it is done: it outlives a power cut, which no process does."""
+        self._one("PRAGMA synchronous=FULL", ())
+        try:
+            with self._db:
+                yield
+        finally:
+            self._one("PRAGMA synchronous=NORMAL", ())
 
     def _migrate(self) -> None:
         version = int(self._one("PRAGMA user_version", ()))

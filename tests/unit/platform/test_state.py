@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Callable
 
+import apsw
 import pytest
 
 from fairway.platform.errors import StateDirError
@@ -100,3 +102,53 @@ def test_a_file_that_is_none_is_refused(tmp_path):
 
 def test_the_file_is_private(state):
     assert state.path.stat().st_mode & 0o777 == 0o600
+
+
+def syncs(state: StateStore) -> str:
+    (row,) = state._db.execute("PRAGMA synchronous")
+    return {1: "normal", 2: "full"}[row[0]]
+
+
+def test_it_is_opened_as_it_is_meant_to_be(state):
+    assert syncs(state) == "normal"
+    assert list(state._db.execute("PRAGMA journal_mode")) == [("wal",)]
+    assert list(state._db.execute("PRAGMA cache_size")) == [(-256,)]
+
+
+def test_what_outlives_a_power_cut_is_on_the_disk_when_it_is_written(state):
+    level = "NORMAL"
+    seen: list[str] = []
+
+    def trace(_cursor: object, sql: str, _values: object) -> bool:
+        nonlocal level
+        if sql.startswith("PRAGMA synchronous="):
+            level = sql.partition("=")[2]
+        elif sql.split()[0] in {"INSERT", "UPDATE", "DELETE"}:
+            seen.append(level)
+        return True
+
+    def levels(act: Callable[[], object]) -> set[str]:
+        seen.clear()
+        act()
+        return set(seen)
+
+    state._db.set_exec_trace(trace)
+    assert levels(lambda: state.next_number("a", "web")) == {"FULL"}
+    assert levels(lambda: state.save_instance(row(1))) == {"NORMAL"}
+    assert levels(lambda: state.commit_swap("a", "r1", [("web", 1)])) == {"FULL"}
+    assert levels(lambda: state.commit_swap("a", "r1", [("web", 1)])) == {"NORMAL"}  # it served already
+    assert levels(lambda: state.commit_swap("a", "r2", [("web", 1)])) == {"FULL"}
+    assert levels(lambda: state.save_app(AppRow(name="a"))) == {"FULL"}
+    assert levels(lambda: state.remove_instance("a", "web", 1)) == {"NORMAL"}
+    assert levels(lambda: state.forget_app("a")) == {"FULL"}
+    state._db.set_exec_trace(None)
+    assert syncs(state) == "normal"
+
+
+def test_a_write_that_fails_leaves_the_next_as_it_should_be(state):
+    state._db.set_commit_hook(lambda: True)  # turns the commit into a rollback
+    with pytest.raises(apsw.ConstraintError):
+        state.save_app(AppRow(name="a", wanted="stopped"))
+    state._db.set_commit_hook(None)
+    assert syncs(state) == "normal"
+    assert state.app("a") == AppRow(name="a")
