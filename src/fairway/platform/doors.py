@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -85,7 +87,7 @@ class Doors:
         """Adopt the workers that run, start those that are missing; returns how many were adopted.
 
         Raises:
-            DoorFailed: A worker did not come up.
+            DoorFailed: A worker did not come up; those that were started beside it have ended.
         """
         if self._certificates is not None:
             await asyncio.to_thread(self._certificates.prepare)
@@ -94,7 +96,15 @@ class Doors:
             if row.worker not in self._early and await self._adopt(row):
                 adopted += 1
         missing = [n for n in range(self._plan.count) if n not in self.workers]
-        await asyncio.gather(*(self._start(n) for n in missing))
+        starting = [asyncio.ensure_future(self._start(n)) for n in missing]
+        try:
+            await asyncio.gather(*starting)
+        except BaseException:
+            for one in starting:
+                one.cancel()
+            await asyncio.gather(*starting, return_exceptions=True)
+            await asyncio.gather(*(self._end(self.workers[n], 0.0) for n in missing if n in self.workers))
+            raise
         return adopted
 
     def begin(self) -> None:
@@ -292,26 +302,35 @@ class Doors:
         process = Process.watch(begun if begun is not None else self._plan.spawn(number))
         client = DoorClient(self._host.layout.door_socket(number))
         worker = Worker(number, process, client, backoff or Backoff(), time.monotonic())
-        await self._answering(worker)
-        await self._known.wait()
-        async with self._pushing:
-            if not await self._push(worker, self._table()):
-                self._in_force = _NOTHING
-            self.workers[number] = worker
+        try:
+            await self._until_taken(worker, client.statistics)
+            await self._known.wait()
+            await self._until_taken(worker, partial(self._first_routes, worker))
+        except BaseException:
+            self.workers.pop(number, None)
+            await process.stop(0)
+            self._host.state.remove_door(number)
+            raise
         self._watch(worker)
         if self._certificates is not None:  # pairs may have been made since its process has read them
             await self._reload(worker)
 
-    async def _answering(self, worker: Worker) -> None:
-        pause, until = 0.01, time.monotonic() + _START_TIMEOUT
+    async def _first_routes(self, worker: Worker) -> None:
+        async with self._pushing:
+            await worker.client.push(self._table())
+            self.workers[worker.number] = worker  # what is published from here on is its too
+
+    async def _until_taken(self, worker: Worker, call: Callable[[], Awaitable[object]]) -> None:
+        """Make a call to a worker that comes up until it answers. Raises `DoorFailed` where it does not."""
+        clock = asyncio.get_running_loop().time
+        pause, until = 0.01, clock() + _START_TIMEOUT
         while True:
             try:
-                await worker.client.statistics()
+                await call()
                 return
             except ControlError as error:
                 reason = str(error)
-            if worker.process.exit is not None or time.monotonic() > until:
-                await worker.process.stop(0)
+            if worker.process.exit is not None or clock() > until:
                 from fairway.platform.loglines import last_lines
 
                 tail = last_lines(self._host.layout.log_file(DOOR_APP, "door", worker.number), 5)
