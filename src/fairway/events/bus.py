@@ -411,6 +411,9 @@ class EventBus:
 
         Each is published once under a new id, so that it is not taken for a duplicate; the dead letters stay in the
         log, and asking again publishes only what has died since.
+
+        Raises:
+            UnknownGroup: There is no such group, and no dead letter of one that was deleted.
         """
         self._check_open()
         after, count = 0, 0
@@ -426,6 +429,8 @@ class EventBus:
                 count += offset > newest
         if (ended := ctx.err()) is not None:
             raise ended
+        if not after:
+            await self.store.next_due(group)  # refuses a group that does not exist
         return count
 
     def _check_open(self) -> None:

@@ -57,6 +57,7 @@ class UnknownGroup(EventError):
     """No consumer group of that name exists."""
 
     code = "events.unknown_group"
+    field = "group"
 
 
 class DeliveryLost(EventError):

@@ -222,3 +222,11 @@ async def test_groups_are_listed_their_dead_letters_replayed_and_they_can_be_del
     assert await client.call("DELETE", "/v1/events/groups/g") == (204, None)
     status, problem = await client.call("DELETE", "/v1/events/groups/g")
     assert (status, problem["code"]) == (404, "events.unknown_group")
+    assert await client.call("POST", "/v1/events/groups/g:replay") == (200, {"replayed": 0})  # its letters are there
+
+
+async def test_replaying_a_group_that_never_was_is_a_problem(client: Client, bus: EventBus) -> None:
+    status, problem = await client.call("POST", "/v1/events/groups/none:replay")
+    assert (status, problem["code"], problem["field"]) == (404, "events.unknown_group", "group")
+    await bus.store.join("none", "t", 0)
+    assert await client.call("POST", "/v1/events/groups/none:replay") == (200, {"replayed": 0})
