@@ -13,6 +13,7 @@ from starlette.routing import BaseRoute, Route
 from fairway.api.operation import Query, operation, query_flag, query_values, reply
 from fairway.api.sse import ServerSentEvent, stream
 from fairway.health.state import HealthStatus
+from fairway.platform.errors import UnknownApp
 
 if TYPE_CHECKING:
     from fairway.health.checker import HealthChecker
@@ -41,16 +42,26 @@ def routes(checker: HealthChecker) -> list[BaseRoute]:
             Query("app", list[str], "Only these apps."),
             Query("follow", bool, "Stream changes as server-sent events; `Last-Event-ID` resumes."),
         ],
-        errors=(422,),
+        errors=(404, 422),
     )
     async def health(request: Request) -> Response:
         """Answer with what is known now, or stream: one ``snapshot``, then a ``change`` at a time."""
         apps = frozenset(query_values(request, "app"))
+        _check_known(request, apps, {status.app for status in checker.statuses()})
         if not query_flag(request, "follow"):
             return reply(_report(checker, apps))
         return stream(_changes(checker, apps, request.headers.get("last-event-id")))
 
     return [Route("/v1/health", health, methods=["GET"])]
+
+
+def _check_known(request: Request, apps: frozenset[str], checked: set[str]) -> None:
+    """Raise `UnknownApp` unless each of these apps is checked, or one of the platform's that does not run."""
+    platform = request.app.state.services.platform
+    for name in sorted(apps - checked):
+        if platform is None:
+            raise UnknownApp(name, checked)
+        platform.app(name)
 
 
 def _report(checker: HealthChecker, apps: frozenset[str]) -> HealthReport:

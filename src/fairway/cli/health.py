@@ -7,7 +7,7 @@ import time
 import click
 
 from fairway.cli import exits, output
-from fairway.cli.client import Client, app_path
+from fairway.cli.client import Client
 from fairway.cli.completing import apps_argument
 from fairway.cli.project import current
 
@@ -17,12 +17,7 @@ from fairway.cli.project import current
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def health(apps: tuple[str, ...], as_json: bool) -> int:
     """Show the state of every health check; exit status 1 where one is unhealthy or stale."""
-    client = Client(current())
-    report = client.get("/v1/health", app=apps)
-    checked = {target["app"] for target in report["targets"]}
-    for name in apps:
-        if name not in checked:
-            client.get(app_path(name))  # an unknown one is refused, with the nearest name
+    report = Client(current()).get("/v1/health", app=apps)
     if as_json:
         output.as_json(report)
     elif not report["targets"]:

@@ -27,6 +27,7 @@ class UnknownApp(PlatformError):
     """
 
     code = "app.unknown"
+    field = "app"
 
     def __init__(self, name: str, known: Iterable[str]) -> None:
         import difflib

@@ -31,8 +31,8 @@ class Daemon:
             self.looks += 1
             return {"queues": [{"name": "mail", "paused": False, "counts": {"completed": 10 * self.looks}}]}
         if path == "/v1/health":
-            return {"healthy": True, "targets": []}
-        if path == "/v1/apps/nope":
+            if "nope" not in query["app"]:
+                return {"healthy": True, "targets": []}
             raise Answered("expected the name of an app in the registry, got 'nope'", code="app.unknown")
         return {"jobs": []}
 
