@@ -15,6 +15,7 @@ Handlers raise `FairwayError`; `fairway.api.problem` turns it into problem+json 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -82,6 +83,8 @@ class Operation:
 
 operation = Operation
 
+_NAMED_FIELD = re.compile(r"Object (?:missing required|contains unknown) field `(\w{1,80})`\Z")
+
 
 async def read(request: Request, type: type[T], *, required: bool = True) -> T:
     """Return the request's JSON body as `type`.
@@ -122,8 +125,10 @@ def decode(data: bytes, type: type[T]) -> T:
         return msgspec.json.decode(data, type=type)
     except msgspec.ValidationError as error:
         message, _, where = str(error).partition(" - at ")
-        field = where.strip("`") or "$"
-        raise RequestError(f"{message}, at {field} of the body.", field=field) from None
+        place = where.strip("`") or "$"
+        named = _NAMED_FIELD.match(message)  # missing or unknown: the place is then that of the object around it
+        field = f"{place}.{named[1]}" if named is not None else place
+        raise RequestError(f"{message}, at {place} of the body.", field=field) from None
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise RequestError(f"The body is not JSON: {error}.", code="request.json") from None
 

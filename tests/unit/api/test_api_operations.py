@@ -20,8 +20,13 @@ from fairway.api.sse import ServerSentEvent
 from fairway.errors import FairwayError
 
 
+class Place(msgspec.Struct, kw_only=True):
+    zone: str
+
+
 class Body(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     replicas: int
+    place: Place | None = None
     labels: dict[str, str] = {}
 
 
@@ -62,7 +67,7 @@ JSON = {"content-type": "application/json; charset=utf-8"}
 
 async def test_a_body_comes_in_typed(call: Any) -> None:
     answer = await call(app(), "POST", "/scale/a", headers=JSON, body=b'{"replicas": 3}')
-    assert (answer.status, answer.json) == (200, {"replicas": 3, "labels": {}})
+    assert (answer.status, answer.json) == (200, {"replicas": 3, "place": None, "labels": {}})
 
 
 @pytest.mark.parametrize(
@@ -75,7 +80,10 @@ async def test_a_body_comes_in_typed(call: Any) -> None:
         (b"[" * 100_000, JSON, 422, "request.invalid", "$"),
         (b'{"replicas": "3"}', JSON, 422, "request.invalid", "$.replicas"),
         (b'{"replicas": 1, "labels": {"a": 1}}', JSON, 422, "request.invalid", "$.labels[...]"),
-        (b'{"replica": 1}', JSON, 422, "request.invalid", "$"),
+        (b'{"replica": 1}', JSON, 422, "request.invalid", "$.replica"),
+        (b'{"replicas": 1, "a`b": 1}', JSON, 422, "request.invalid", "$"),
+        (b"{}", JSON, 422, "request.invalid", "$.replicas"),
+        (b'{"replicas": 1, "place": {}}', JSON, 422, "request.invalid", "$.place.zone"),
         (b'{"replicas": 1}', {}, 415, "request.unsupported", None),
         (b'{"replicas": 1}', {"content-type": "text/plain"}, 415, "request.unsupported", None),
     ],
