@@ -9,7 +9,6 @@ import contextlib
 import errno
 import os
 import signal
-import subprocess
 from pathlib import Path
 
 import msgspec
@@ -96,30 +95,43 @@ def spawn(launch: Launch) -> Spawned:
     """
     command = _resolved(launch.command)
     cgroup = launch.cgroup or Cgroup((), "none")
-    wrapped = cgroup.enter(command)
     launch.output.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     out = os.open(launch.output, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        popen = subprocess.Popen(  # noqa: S603  # argv of a planner, never a shell line with data in it
-            wrapped.argv,
-            env=dict(wrapped.env),
-            cwd=wrapped.cwd,
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=out,
-            start_new_session=True,
-        )
+        pid = _start(command, cgroup, out)
     except OSError as error:
         raise SpawnError(f"expected to start {command.argv[0]!r}, got: {error.strerror}") from error
     finally:
         os.close(out)
+    entry = proctable.read_entry(pid)
+    if entry is None:  # a child that is not reaped can always be read
+        raise SpawnError(f"expected to find {command.argv[0]!r} running as pid {pid}, it is not to be seen")
+    return Spawned(pid, entry.started, launch.marker, cgroup)
+
+
+def _start(command: Command, cgroup: Cgroup, out: int) -> int:
+    if cgroup.can_kill and len(cgroup.folders) == 1:
+        from fairway.run.birth import start_inside
+
+        pid = start_inside(cgroup.folders[0], command, out)
+        if pid is not None:
+            return pid
+    import subprocess
+
+    wrapped = cgroup.enter(command)
+    popen = subprocess.Popen(  # noqa: S603  # argv of a planner, never a shell line with data in it
+        wrapped.argv,
+        env=dict(wrapped.env),
+        cwd=wrapped.cwd,
+        stdin=subprocess.DEVNULL,
+        stdout=out,
+        stderr=out,
+        start_new_session=True,
+    )
     # Popen would poll, and so reap, the child whenever a Popen object is made or deleted: it must believe that
     # the child is gone. Reaping is ours alone.
     popen.returncode = 0
-    entry = proctable.read_entry(popen.pid)
-    if entry is None:  # a child that is not reaped can always be read
-        raise SpawnError(f"expected to find {command.argv[0]!r} running as pid {popen.pid}, it is not to be seen")
-    return Spawned(popen.pid, entry.started, launch.marker, cgroup)
+    return popen.pid
 
 
 def _resolved(command: Command) -> Command:
