@@ -102,7 +102,7 @@ class FenceRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 
 class ProgressRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Progress from 0.0 to 1.0 and a note on it."""
+    """Progress from 0.0 to 1.0 and a note on it of at most 1,000 characters."""
 
     fence: int
     value: float

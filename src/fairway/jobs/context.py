@@ -128,9 +128,10 @@ class JobContext:
         return self._stopped
 
     async def progress(self, value: float, note: str | None = None) -> None:
-        """Report progress, 0.0 to 1.0.
+        """Report progress, 0.0 to 1.0, and a note of at most 1,000 characters.
 
         Raises:
+            InvalidJob: The value or the note is out of bounds.
             LeaseLost: The job is no longer this attempt's.
             asyncio.CancelledError: The job was cancelled; let it pass.
         """

@@ -42,10 +42,14 @@ _YEARS_100 = 100 * 366 * 86_400.0
 MAX_DEPTH = 500
 """Levels that arguments and results may be nested: SQLite reads 1,000, readers of JSON in some languages fewer."""
 
+MAX_NOTE = 1000
+"""Characters of the note that goes with a job's progress."""
+
 FLAT = 2 * MAX_DEPTH
 """Bytes of JSON that cannot be nested deeper than that."""
 
-_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"')
+# One that does not end goes to the end of the text: whatever comes is read once.
+_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)', re.DOTALL)
 _BRACKETS = bytes.maketrans(b"{}", b"[]")
 _NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 _STEPS = {ord("["): 1, ord("]"): -1}
@@ -218,10 +222,13 @@ def check_claim(queues: Sequence[str], limit: int, lease_s: float, wait_s: float
         raise InvalidJob(f"expected wait_s to be between 0 and 86400, got {wait_s!r}", field="wait_s")
 
 
-def check_progress(value: float) -> None:
-    """Raise `InvalidJob` unless `value` is between 0 and 1."""
+def check_progress(value: float, note: str | None = None) -> None:
+    """Raise `InvalidJob` unless `value` is between 0 and 1 and `note` is text of at most `MAX_NOTE` characters."""
     if not 0.0 <= value <= 1.0:
         raise InvalidJob(f"expected value to be between 0.0 and 1.0, got {value!r}", field="value")
+    if note is not None and (len(note) > MAX_NOTE or not _is_text(note)):
+        expected = f"at most {MAX_NOTE} characters" if len(note) > MAX_NOTE else "text without lone surrogates"
+        raise InvalidJob(f"expected note to be {expected}, got {len(note)}: {note[:50]!r}", field="note")
 
 
 def check_key(key: str) -> None:

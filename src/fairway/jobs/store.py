@@ -184,7 +184,10 @@ class Store(abc.ABC):
 
     @abc.abstractmethod
     async def progress(self, job_id: int, fence: int, value: float, note: str | None = None) -> Verdict:
-        """Note progress, 0.0 to 1.0. May be less durable than a job. Does not renew the lease."""
+        """Note progress, 0.0 to 1.0, and a text of at most 1,000 characters.
+
+        May be less durable than a job. Does not renew the lease. Raises `InvalidJob` outside these bounds.
+        """
 
     @abc.abstractmethod
     async def once(self, job_id: int, fence: int, key: str) -> OnceVerdict:

@@ -486,6 +486,12 @@ class StoreConformance:
         assert (job.progress, job.note) == (0.25, "a quarter")
         with pytest.raises(InvalidJob):
             await store.progress(i, 1, 1.5)
+        assert await store.progress(i, 1, 0.5, "ü" * 1000) is OK
+        for note in ("x" * 1001, "\udc80"):
+            with pytest.raises(InvalidJob, match="expected note") as caught:
+                await store.progress(i, 1, 0.5, note)
+            assert caught.value.field == "note"
+        assert (await must_get(store, i)).note == "ü" * 1000
 
     async def test_once_commits_with_the_completion(self, store: Store) -> None:
         """Once commits with the completion."""

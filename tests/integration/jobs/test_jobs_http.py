@@ -62,6 +62,8 @@ async def test_a_worker_needs_only_http(api: Api) -> None:
     assert (lease["id"], lease["fence"], lease["args"]) == (1, 1, {"to": "ann"})
     assert await api.call("POST", "/v1/jobs/1:heartbeat", {"fence": 1, "lease_s": 5}) == (200, {"verdict": "ok"})
     assert await api.call("POST", "/v1/jobs/1:progress", {"fence": 1, "value": 0.5}) == (200, {"verdict": "ok"})
+    status, problem = await api.call("POST", "/v1/jobs/1:progress", {"fence": 1, "value": 0.5, "note": "x" * 1001})
+    assert (status, problem["field"]) == (422, "note")
     status, _ = await api.call("GET", "/v1/jobs/1/result?wait=1ms")
     assert status == 202
     waiting = asyncio.create_task(api.call("GET", "/v1/jobs/1/result?wait=10s"))
@@ -76,7 +78,7 @@ async def test_a_worker_needs_only_http(api: Api) -> None:
     [
         ("/v1/queues/mail/jobs", {**JOB, "delay_s": -1}, 422, "delay_s"),
         ("/v1/queues/mail/jobs", {**JOB, "priority": "high"}, 422, "$.priority"),
-        ("/v1/queues/mail/jobs", {**JOB, "nonsense": 1}, 422, "$"),
+        ("/v1/queues/mail/jobs", {**JOB, "nonsense": 1}, 422, "$.nonsense"),
         ("/v1/queues/mail/jobs", {**JOB, "queue": "other"}, 422, "queue"),
         ("/v1/queues/mail/jobs", {**JOB, "kind": "nope"}, 422, "kind"),
         ("/v1/queues/mail/jobs", {"kind": "send", "args": {"to": 5}}, 422, "args.to"),

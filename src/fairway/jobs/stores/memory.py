@@ -193,7 +193,7 @@ class MemoryStore(MemoryState, Store):
 
     async def progress(self, job_id: int, fence: int, value: float, note: str | None = None) -> Verdict:
         """See `Store.progress`."""
-        machine.check_progress(value)
+        machine.check_progress(value, note)
         self._check_open()
         with self._lock:
             record = self._owned(job_id, fence)

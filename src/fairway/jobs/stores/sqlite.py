@@ -199,7 +199,7 @@ class SqliteStore(Store):
 
     async def progress(self, job_id: int, fence: int, value: float, note: str | None = None) -> Verdict:
         """See `Store.progress`."""
-        machine.check_progress(value)
+        machine.check_progress(value, note)
         engine = self._open_writer().engine
         assert engine is not None
         run = engine.running.get(job_id)
