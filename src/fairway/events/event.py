@@ -17,7 +17,8 @@ from fairway.events.errors import InvalidEvent
 SPEC_VERSION: Final = "1.0"
 MAX_ATTRIBUTE: Final = 1024  # characters of any attribute but data
 MAX_DEPTH: Final = 490  # levels of JSON: readers have less room for them than the writer, and a webhook's job has 500
-_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"')
+# One that does not end goes to the end of the text: whatever comes is read once.
+_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)', re.DOTALL)
 _BRACKETS = bytes.maketrans(b"{}", b"[]")
 _NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 _STEPS = {ord("["): 1, ord("]"): -1}

@@ -1,6 +1,7 @@
 """Decisions about jobs."""
 
 import math
+import time
 from typing import Any
 
 import pytest
@@ -106,6 +107,14 @@ def test_what_is_nested_too_deep_is_found_whatever_stands_in_strings(data: Raw, 
                 machine.check_jobs([job], None, 1_000_000)
         else:
             machine.check_jobs([job], None, 1_000_000)
+
+
+@pytest.mark.parametrize("part", [b'\\"', b'\\"\\\n', b'"\\'])
+def test_what_is_no_json_is_looked_through_once(part: bytes) -> None:
+    data = b"[" * (machine.MAX_DEPTH + 1) + part * 300_000
+    began = time.process_time()
+    assert machine.is_deep(data)
+    assert time.process_time() - began < 2.0  # it took hours
 
 
 @pytest.mark.parametrize("fields", [{"unique_key": "\ud800"}, {"concurrency_key": "\ud800"}, {"meta": {"a": "\ud800"}}])
