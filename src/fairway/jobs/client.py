@@ -171,7 +171,7 @@ class HttpStore(Store):
 
     async def progress(self, job_id: int, fence: int, value: float, note: str | None = None) -> Verdict:
         """See `Store.progress`."""
-        machine.check_progress(value)
+        machine.check_progress(value, note)
         body = {"fence": fence, "value": value, "note": note}
         return await self._verdict(f"/v1/jobs/{job_id}:progress", body)
 
