@@ -105,6 +105,17 @@ class Link:
         wire = self._wire
         return None if wire is None or wire.lost or self._closed else wire.send(packed)
 
+    async def connect(self) -> None:
+        """Make the connection unless it is up.
+
+        Raises:
+            Refusal: Redis refused the greeting.
+            FairwayError: The connection could not be made.
+        """
+        wire = self._wire
+        if wire is None or wire.lost or self._closed:
+            await self._connect()
+
     async def _send(self, command: Sequence[Argument]) -> Any:
         wire = self._wire
         if wire is None or wire.lost or self._closed:

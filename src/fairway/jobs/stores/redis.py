@@ -19,9 +19,10 @@ that ran out while Redis itself was down are not charged: at the first look afte
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Iterator, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import suppress
-from typing import Any
+from time import monotonic
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -53,11 +54,11 @@ from fairway.jobs.stores import redis_keys as forms
 from fairway.jobs.stores import redis_queries as queries
 from fairway.jobs.stores import redis_scripts as scripts
 from fairway.jobs.stores.redis_keys import CODE_OF, join_id
-from fairway.jobs.stores.redis_news import Mark, Woken, parse_mark
 from fairway.jobs.stores.redis_views import RedisViews
 from fairway.resp import Argument, Refusal, leads_elsewhere, pack
 from fairway.telemetry import log
 
+_ANEW = ("NOMKSTREAM", "0-*")
 _CHUNK = 1_000  # jobs that one script claims or settles
 _CHUNK_BYTES = 16 * 1024 * 1024
 _VERDICTS = (Verdict.OK, Verdict.CANCEL, Verdict.LOST)
@@ -70,9 +71,16 @@ class _Asked:
 
     def __init__(self) -> None:
         self.leases: list[Lease] = []
-        self.marks: dict[str, Mark] = {}
+        self.marks: dict[str, tuple[str, int, int]] = {}  # of a queue: mark, number, newest; see the script
         self.nap = 30.0
         self.silent = False
+
+
+class _Claim(NamedTuple):
+    queues: Sequence[str]
+    limit: int
+    lease_s: float
+    worker: str
 
 
 class RedisStore(RedisViews, Store):
@@ -114,16 +122,16 @@ class RedisStore(RedisViews, Store):
             number = self._numbers.get(job.queue)
             if number is not None and (sent := self._send_one(job, number)) is not None:
                 try:
-                    seq = await sent
+                    answer = await sent
                 except Refusal as error:
                     if not leads_elsewhere(error):
                         raise self._link.refused(error) from error
-                    keys = self._plain_keys(job.queue, number)
-                    seq = await self._link.run(scripts.ENQUEUE_ONE, keys, (forms.body(job),))
-                if seq:
+                    fresh = self._keys.fresh(job.queue, number)
+                    answer = await self._link.command("XADD", fresh, *_ANEW, self._now(), forms.body(job))
+                if answer is not None:
                     known = self._checked is self._link.address
                     durability = self.features.durability if known else await self._promised()
-                    return Enqueued(ids=[join_id(seq, number)], durability=durability)
+                    return Enqueued(ids=[join_id(int(answer[2:]), number)], durability=durability)
         machine.check_queues_agree(jobs, batch)
         places: dict[str, list[int]] = {}
         for n, job in enumerate(jobs):
@@ -135,12 +143,16 @@ class RedisStore(RedisViews, Store):
         packed: dict[str, list[Argument]] = {}
         for queue, positions in places.items():
             packed[queue] = [part for n in positions for part in (forms.extras(jobs[n]), forms.body(jobs[n]))]
-        answer, numbers = await self._insert(head, packed)
+        seqs, numbers = await self._insert(head, packed)
         durability = await self._promised()
-        return self._enqueued(answer, numbers, places, len(jobs), batch is not None, durability=durability)
+        return self._enqueued(seqs, numbers, places, len(jobs), batch is not None, durability=durability)
 
     def _send_one(self, job: NewJob, number: int) -> asyncio.Future[Any] | None:
-        """Send a small job of defaults for a queue that is known; None says that it takes the general way."""
+        """Send a small job of defaults for a queue that is known; None says that it takes the general way.
+
+        It becomes an entry of the stream of fresh jobs, whose id Redis counts on: one command, which is answered with
+        null where that stream is not there (any more).
+        """
         if self.options.clock is not SYSTEM_CLOCK or not forms.is_plain(job):
             return None
         body = forms.body(job)
@@ -149,13 +161,14 @@ class RedisStore(RedisViews, Store):
         known = self._heads.get(job.queue)
         if known is None or known[0] != number:
             # What is the same for every job of the queue is packed once.
-            keys = self._plain_keys(job.queue, number)
-            head = b"*7\r\n" + pack(("EVALSHA", scripts.ENQUEUE_ONE.sha, "3", *keys))
+            head = b"*6\r\n" + pack(("XADD", self._keys.fresh(job.queue, number), *_ANEW))
             known = self._heads[job.queue] = (number, head)
-        return self._link.send(b"%b$%d\r\n%b\r\n" % (known[1], len(body), body))
+        now = self._now()
+        return self._link.send(b"%b$%d\r\n%b\r\n$%d\r\n%b\r\n" % (known[1], len(now), now, len(body), body))
 
-    def _plain_keys(self, queue: str, number: int) -> tuple[str, str, str]:
-        return self._keys.newest(queue, number), self._keys.ready(queue), self._keys.wake(queue)
+    def _now(self) -> bytes:
+        """Return the time by Redis's clock, as far as it is known here: it was asked within the last second or so."""
+        return b"%.6f" % (self._lead + monotonic())
 
     async def _insert(
         self, head: list[Argument], packed: dict[str, list[Argument]]
@@ -257,64 +270,99 @@ class RedisStore(RedisViews, Store):
         machine.check_claim(queues, limit, lease_s, wait_s)
         self._check_open()
         loop = asyncio.get_running_loop()
-        end, parked = loop.time() + wait_s, "0"
+        claim = _Claim(queues, limit, lease_s, worker)
+        end = loop.time() + wait_s
+        asked = await self._asking(self._ask(claim, {}))
         while True:
-            asked = await self._asking(self._ask(queues, limit, lease_s, worker, parked))
             left = end - loop.time()
             if asked.leases or asked.silent or left <= 0 or not self._open:
                 return asked.leases
-            woken = await self._news.wait(asked.marks, min(left, asked.nap), worker=worker)
-            if woken in (Woken.SILENT, Woken.CLOSED):
-                return []
-            parked = "1"
+            waiting = self._ask_when_there_is_news(claim, asked.marks, min(left, asked.nap))
+            asked = await self._asking(waiting, self._keys.wake(queues[0]))
 
-    async def _asking(self, asking: Awaitable[_Asked]) -> _Asked:
-        """Await `asking`; where the caller is cancelled meanwhile, hand back what it brings."""
-        task = asyncio.ensure_future(asking)
+    async def _asking(self, asking: Coroutine[Any, Any, _Asked], *wakes: str) -> _Asked:
+        """Await `asking`; where the caller is cancelled meanwhile, rouse it and hand back what it brings."""
+        task = asyncio.create_task(asking)
+        self._asks.add(task)
+        task.add_done_callback(self._asks.discard)
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
-            returning = asyncio.create_task(self._hand_back(task))
+            returning = asyncio.create_task(self._hand_back(task, *wakes))
             self._returning.add(returning)
             returning.add_done_callback(self._returning.discard)
             with suppress(asyncio.CancelledError):
                 await asyncio.wait((returning,), timeout=2.0)
             raise
 
-    async def _hand_back(self, task: asyncio.Future[_Asked]) -> None:
+    async def _hand_back(self, task: asyncio.Task[_Asked], *wakes: str) -> None:
         try:
+            if wakes and not task.done():
+                await self._rouse(*wakes)
             asked = await task
             if asked.leases:
                 await self._settle([Released(x.id, x.fence) for x in asked.leases])
         except StoreUnavailable as error:
             log.get("jobs").warning("cannot hand back what a cancelled claim got", error=str(error))
 
-    async def _ask(self, queues: Sequence[str], limit: int, lease_s: float, worker: str, parked: str) -> _Asked:
+    async def _ask(self, claim: _Claim, marks: dict[str, tuple[str, int, int]]) -> _Asked:
+        """Claim now; `marks` are those of the round before, where the claim has waited."""
         asked = _Asked()
-        grace, make = self.options.restart_grace_s, forms.lease
-        for queue in queues:
-            while (room := limit - len(asked.leases)) > 0:
+        for queue in claim.queues:
+            while (room := claim.limit - len(asked.leases)) > 0 and not asked.silent:
                 wanted = min(room, _CHUNK)
+                args = self._claiming(claim, wanted, marks[queue][0] if marks else "")
                 try:
-                    answer = await self._run(scripts.CLAIM, queue, wanted, lease_s, worker, parked, grace)
+                    answer = await self._link.run(scripts.CLAIM, (self._keys.queue(queue),), args)
                 except StoreUnavailable:
                     if asked.leases:
                         return asked
                     raise
-                rows, nap, mark, silent, number = answer
-                if rows:
-                    # Not the number known here: everything may have been flushed since.
-                    self._numbers[queue], self._names[number] = number, queue
-                    asked.leases += [make(rows[at : at + 6], queue, number) for at in range(0, len(rows), 6)]
-                elif silent:
-                    asked.silent = True
-                    return asked
-                else:
-                    asked.marks[queue] = parse_mark(mark)
-                    if nap:
-                        asked.nap = min(asked.nap, float(nap) + 0.001)
-                if len(rows) < 6 * wanted:
+                if self._take(asked, queue, answer) < wanted:
                     break
+        return asked
+
+    def _claiming(self, claim: _Claim, wanted: int, mark: str) -> tuple[Argument, ...]:
+        return (*self._clock(), wanted, claim.lease_s, claim.worker, mark, self.options.restart_grace_s)
+
+    def _take(self, asked: _Asked, queue: str, answer: list[Any]) -> int:
+        """Add what the script answered about one queue; return how many jobs it gave."""
+        rows, nap, mark, silent, number, newest = answer
+        if rows:
+            # Not the number known here: everything may have been flushed since.
+            self._numbers[queue], self._names[number] = number, queue
+            make = forms.lease
+            asked.leases += [make(rows[at : at + 6], queue, number) for at in range(0, len(rows), 6)]
+        elif silent:
+            asked.silent = True
+        else:
+            asked.marks[queue] = (mark.decode(), number, newest)
+            if nap:
+                asked.nap = min(asked.nap, float(nap) + 0.001)
+        return len(rows) // 6
+
+    async def _ask_when_there_is_news(
+        self, claim: _Claim, marks: dict[str, tuple[str, int, int]], timeout_s: float
+    ) -> _Asked:
+        """Wait for something after `marks`, or the time, and claim then: of one queue in the same round trip."""
+        streams = {self._keys.wake(queue): mark for queue, (mark, _, _) in marks.items()}
+        for queue, (_, number, newest) in marks.items():
+            if newest >= 0:
+                streams[self._keys.fresh(queue, number)] = f"0-{newest}"
+        command: tuple[Argument, ...] | None = None
+        if len(claim.queues) == 1:
+            queue = claim.queues[0]
+            args = self._claiming(claim, min(claim.limit, _CHUNK), marks[queue][0])
+            command = ("EVALSHA", scripts.CLAIM.sha, 1, self._keys.queue(queue), *args)
+        answer = await self._lanes.wait(streams, timeout_s, command)
+        if answer is None:
+            asked = await self._ask(claim, marks)
+        else:
+            asked = _Asked()
+            self._take(asked, claim.queues[0], answer)
+        if asked.leases and not self._open:
+            await self._settle([Released(x.id, x.fence) for x in asked.leases])
+            asked.leases = []
         return asked
 
     def renew(self, leases: Sequence[tuple[int, int]], lease_s: float) -> list[Verdict]:
@@ -368,7 +416,7 @@ class RedisStore(RedisViews, Store):
 
     async def progress(self, job_id: int, fence: int, value: float, note: str | None = None) -> Verdict:
         """See `Store.progress`."""
-        machine.check_progress(value)
+        machine.check_progress(value, note)
         self._check_open()
         place = await self._locate(job_id)
         if place is None:

@@ -20,7 +20,7 @@ NUMBER_BITS = 12
 MAX_NUMBER = (1 << NUMBER_BITS) - 1
 _PLAIN_PRIORITY, _PLAIN_ATTEMPTS = 5, 10
 WHOLE = 16_384
-"""Bytes of a body up to which a job of defaults stands in the ready set: a claim takes up to 1,000 members from there
+"""Bytes of a body up to which a job of defaults is an entry of the stream of fresh jobs: a claim reads up to 1,000
 before it sees how large they are, and its answer holds 16 MiB."""
 
 STATE_OF: dict[bytes, State] = {
@@ -64,12 +64,12 @@ class Keys:
         """Return the key of a queue's own hash; every other key of the queue begins as it does."""
         return f"{self.root}{name}:q"
 
-    def newest(self, name: str, number: int) -> str:
-        """Return the key of a queue's newest seq, under the number that its ids carry."""
-        return f"{self.root}{name}:n:{number}"
+    def fresh(self, name: str, number: int) -> str:
+        """Return the key of a queue's fresh jobs and newest seq, under the number that its ids carry."""
+        return f"{self.root}{name}:f:{number}"
 
     def ready(self, name: str) -> str:
-        """Return the key of what waits in a queue, in the order of dispatch."""
+        """Return the key of what waits in a queue besides fresh jobs, in the order of dispatch."""
         return f"{self.root}{name}:ready"
 
     def blocked(self, name: str) -> str:

@@ -5,19 +5,21 @@ Keys of a queue, all after the store's tag and its name:
 - ``q`` a hash: no (the queue's number), n<state> (counts, but of available jobs), paused, rate, burst, tk, tu (token
   bucket), kc, kf (retention), cfg (configuration as JSON), run (the run_id of the server that last looked after
   leases), life (of the one whose ids and fences go on), fb (below every fence of this life).
-- ``n:NUMBER`` the newest seq (in ``q`` of stores of before, as seq); it is missing after FLUSHALL.
+- ``f:NUMBER`` fresh jobs, a stream: an entry ``0-SEQ CREATED BODY`` is a job of defaults and of 16 KiB at most that was
+  neither claimed nor changed so far, and has no hash. The newest seq of all the queue's jobs is the stream's last id
+  (in stores of before ``n:NUMBER``, or seq in ``q``). It is missing after FLUSHALL.
 - ``j:SEQ`` a job, a hash, the truth: b body, c created, s state, f fence, n attempt, t due, v started, e finished, w
   worker, g progress, res result, err error, k cancel requested. Where they are not the default: p priority, m max
   attempts, ck and cl concurrency, z blocked by it, uk and uf unique, ks keep, th chain, bt, bi and bc batch, pa parent,
   pv previous, o ledger keys; x says that something hangs on its end.
-- Sorted sets: ``ready`` (priority and seq in one score: the order of dispatch; a job of defaults and of 16 KiB at most
-  that was neither claimed nor changed so far stands here as a whole, "SEQ CREATED BODY", and has no hash), ``due`` (by
-  time), ``ls`` and ``ly`` (the same by seq, scheduled and retryable), ``lease`` (by end), ``blocked`` (by seq) and
-  ``cb:KEY`` (by score), ``fc`` ``fd`` ``fx`` (final jobs by seq), ``kept`` (by the end of their retention), ``ux``
-  ``ox`` ``kb`` (ends of unique windows, ledger keys, batches), ``w`` (jobs that somebody waits for).
+- Sorted sets: ``ready`` (priority and seq in one score: the order of dispatch, to which fresh jobs belong; stores of
+  before have those here, as "SEQ CREATED BODY"), ``due`` (by time), ``ls`` and ``ly`` (the same by seq, scheduled and
+  retryable), ``lease`` (by end), ``blocked`` (by seq) and ``cb:KEY`` (by score), ``fc`` ``fd`` ``fx`` (final jobs by
+  seq), ``kept`` (by the end of their retention), ``ux`` ``ox`` ``kb`` (ends of unique windows, ledger keys, batches),
+  ``w`` (jobs that somebody waits for).
 - ``fin`` a list: completed jobs in the order they ended.
 - Hashes: ``u`` unique keys, ``o`` the `once` ledger, ``cs`` used concurrency slots, ``bt:SEQ`` a batch.
-- ``wake`` a stream of news: w there is work, f SEQ is final, s WORKER fell silent.
+- ``wake`` a stream of news: w there is work in ready, f SEQ is final, s WORKER fell silent.
 
 Scripts do not roll back, but nothing stops one half way either: what they read is checked before the first write, and
 those that add jobs are refused as a whole when memory is out (no allow-oom flag), while those that bring jobs to an end
@@ -52,49 +54,71 @@ local function run_id()
   local told = redis.pcall('INFO', 'server')
   return type(told) == 'string' and string.match(told, 'run_id:(%x+)') or ''
 end
-local p, no, seq, newest, kc, kf, delta, awake, looked, waited
+local p, no, seq, counted, kc, kf, delta, awake, looked, waited
 local function enter(key)
   p = string.sub(key, 1, -2)
-  local q = call('HMGET', key, 'no', 'seq', 'kc', 'kf')
-  no, newest = tonumber(q[1]), q[1] and call('GET', p .. 'n:' .. q[1]) or q[2] or '0'
-  seq = tonumber(newest)
-  kc, kf = tonumber(q[3] or '86400'), tonumber(q[4] or '1209600')
+  local q = call('HMGET', key, 'no', 'kc', 'kf')
+  no, seq = tonumber(q[1]), nil
+  kc, kf = tonumber(q[2] or '86400'), tonumber(q[3] or '1209600')
   delta, awake, looked, waited = {}, false, false, nil
   return no
+end
+-- The newest seq of the queue: the last id of its stream of fresh jobs, which is made here where there is none.
+local function newest()
+  if seq then return seq end
+  local fresh = p .. 'f:' .. no
+  local told = redis.pcall('XINFO', 'STREAM', fresh)
+  for i = 1, #told, 2 do
+    if told[i] == 'last-generated-id' then seq = tonumber(string.sub(told[i + 1], 3)) end
+  end
+  if not seq then
+    seq = math.max(1, tonumber(call('GET', p .. 'n:' .. no) or call('HGET', p .. 'q', 'seq') or '1'))
+    call('XADD', fresh, 'MAXLEN', 0, string.format('0-%.0f', seq), 'b', '')
+    call('DEL', p .. 'n:' .. no)
+  end
+  counted = seq
+  return seq
+end
+local function draw()
+  seq = math.max(newest() + 1, math.floor((wall - EPOCH) * 1000))
+  return string.format('%.0f', seq)
 end
 local function count(state, n) delta[state] = (delta[state] or 0) + n end
 local function leave()
   for state, n in pairs(delta) do
     if n ~= 0 and state ~= 'a' then call('HINCRBY', p .. 'q', 'n' .. state, n) end
   end
-  local last = string.format('%.0f', seq)
-  if last ~= newest then call('SET', p .. 'n:' .. no, last) end
+  if seq and seq ~= counted then call('XSETID', p .. 'f:' .. no, string.format('0-%.0f', seq)) end
 end
 local function wake(field, value) call('XADD', p .. 'wake', 'MAXLEN', '~', 1000, '*', field, value) end
 local function wake_workers()
   if not awake then awake = true wake('w', '1') end
 end
-local function ready(id, priority, whole)
+local function ready(id, priority)
   if not looked then
     looked = true
     if call('EXISTS', p .. 'ready') == 0 then wake_workers() end
   end
-  call('ZADD', p .. 'ready', priority * SHIFT + id, whole or id)
+  call('ZADD', p .. 'ready', priority * SHIFT + id, id)
 end
--- Seq, creation and body of a member of the ready set; of a job that has a hash the first alone.
+-- Seq of a member of the ready set; of a fresh job in a store of before also its creation and body.
 local function parts(member)
   local at = string.find(member, ' ', 1, true)
   if not at then return member end
   local past = string.find(member, ' ', at + 1, true)
   return string.sub(member, 1, at - 1), string.sub(member, at + 1, past - 1), string.sub(member, past + 1)
 end
--- A job that stands in the ready set as a whole: its member, creation and body, or nil.
+-- Creation and body of a fresh job, and its member of the ready set where it stands in that; nil for any other job.
 local function whole(id)
+  no = no or tonumber(call('HGET', p .. 'q', 'no'))
+  if not no then return nil end
+  local entry = call('XRANGE', p .. 'f:' .. no, '0-' .. id, '0-' .. id)[1]
+  if entry then return entry[2][1], entry[2][2] end
   local score = string.format('%.0f', 5 * SHIFT + tonumber(id))
   local member = call('ZRANGEBYSCORE', p .. 'ready', score, score)[1]
   if not member then return nil end
   local _, created, body = parts(member)
-  if created then return member, created, body end
+  return created, body, member
 end
 -- An available job goes to the ready set, or to the blocked of its concurrency key.
 local function arrive(id, priority, ck, cl)
@@ -120,8 +144,7 @@ end
 
 INSERT = """
 local function insert(rec, body, more)
-  seq = math.max(seq + 1, math.floor((wall - EPOCH) * 1000))
-  local id = string.format('%.0f', seq)
+  local id = draw()
   local key, n = p .. 'j:' .. id, #more
   local state = 'a'
   if rec then
@@ -143,8 +166,8 @@ local function insert(rec, body, more)
     if rec.ck or rec.uk or rec.ks or rec.th then more[n + 1] = 'x' more[n + 2] = 1 n = n + 2 end
   end
   if not rec and n == 0 and #body <= WHOLE then
-    count('a', 1)
-    ready(id, 5, id .. ' ' .. NOW .. ' ' .. body)
+    call('XADD', p .. 'f:' .. no, '0-' .. id, NOW, body)
+    counted = seq
     return id
   end
   if n == 0 then call('HSET', key, 'b', body, 'c', NOW, 's', state)
@@ -294,7 +317,7 @@ VIEW = """
 local function view(id)
   local found = call('HGETALL', p .. 'j:' .. id)
   if #found == 0 then
-    local _, created, body = whole(id)
+    local created, body = whole(id)
     if not created then return nil end
     found = {'b', body, 'c', created, 's', 'a'}
   end

@@ -1,4 +1,4 @@
-"""Who waits for what on Redis: claims for work in their queues, readers for the end of a job.
+"""Readers that wait on Redis for the end of a job.
 
 One connection reads the queues' `wake` streams (``XREAD BLOCK`` of two seconds, never for ever) on behalf of all of
 them. Nothing can be missed between asking and waiting: whoever asked in vain was told the newest entry of the stream at
@@ -27,16 +27,13 @@ class Woken(enum.Enum):
     """Why a wait ended."""
 
     NEWS = "news"
-    SILENT = "silent"  # the waiter's worker lost its leases
     CLOSED = "closed"
 
 
 class _Waiter:
-    __slots__ = ("future", "job", "queues", "worker")
+    __slots__ = ("future", "job")
 
-    def __init__(self, queues: Sequence[str], worker: str | None, job: tuple[str, bytes] | None) -> None:
-        self.queues = queues
-        self.worker = worker
+    def __init__(self, job: tuple[str, bytes]) -> None:
         self.job = job
         self.future: asyncio.Future[Woken | None] = asyncio.get_running_loop().create_future()
 
@@ -66,26 +63,13 @@ class News:
         self._more = False  # a queue was added that the read under way does not cover
         self._closed = False
 
-    async def wait(
-        self,
-        marks: dict[str, Mark],
-        timeout_s: float,
-        *,
-        worker: str | None = None,
-        job: tuple[str, bytes] | None = None,
-    ) -> Woken | None:
-        """Wait for news of the queues in `marks` that are newer than the mark; None after `timeout_s`.
-
-        Args:
-            worker: Whose claim this is: it ends as `SILENT` when that worker's leases run out.
-            job: Queue and seq, to wait for the end of this job alone.
-        """
+    async def wait(self, job: tuple[str, bytes], mark: Mark, timeout_s: float) -> Woken | None:
+        """Wait for the end of `job`, queue and seq, in news of its queue newer than `mark`; None after `timeout_s`."""
         if self._closed:
             return Woken.CLOSED
-        for queue, mark in marks.items():
-            if self._is_stale(queue, mark):
-                return Woken.NEWS
-        waiter = _Waiter(list(marks), worker, job)
+        if self._is_stale(job[0], mark):
+            return Woken.NEWS
+        waiter = _Waiter(job)
         self._waiters[waiter] = None
         self._listen_on()
         timer = asyncio.get_running_loop().call_later(timeout_s, _settle, waiter, None)
@@ -146,35 +130,20 @@ class News:
     def _forget(self) -> None:
         """Stop reading for queues that nobody waits for, once there are many."""
         if len(self._seen) > _MANY_QUEUES:
-            wanted = {queue for waiter in self._waiters for queue in waiter.queues}
+            wanted = {waiter.job[0] for waiter in self._waiters}
             self._seen = {queue: mark for queue, mark in self._seen.items() if queue in wanted}
             self._doubted.clear()
 
     def _take(self, queue: str, entries: list[tuple[bytes, list[bytes]]]) -> None:
         self._seen[queue] = parse_mark(entries[-1][0])
-        told = [(fields[0], fields[1]) for _, fields in entries]
-        silent = {worker.decode() for field, worker in told if field == b"s"}
-        final = {(queue, seq) for field, seq in told if field == b"f"}
-        work = any(field != b"f" for field, _ in told)
-        for waiter in list(self._waiters):
-            if waiter.job is not None:
-                if waiter.job in final:
-                    _settle(waiter, Woken.NEWS)
-            elif queue in waiter.queues:
-                if waiter.worker in silent:
-                    _settle(waiter, Woken.SILENT)
-                elif work:
-                    _settle(waiter, Woken.NEWS)
+        final = {(queue, fields[1]) for _, fields in entries if fields[0] == b"f"}
+        for waiter in list(self._waiters) if final else ():
+            if waiter.job in final:
+                _settle(waiter, Woken.NEWS)
 
     def _wake_all(self, why: Woken) -> None:
         for waiter in list(self._waiters):
             _settle(waiter, why)
-
-    def wake_workers(self) -> None:
-        """Have every waiting claim ask again, as `maintain` does when it cannot tell whom it concerns."""
-        for waiter in list(self._waiters):
-            if waiter.job is None:
-                _settle(waiter, Woken.NEWS)
 
     async def close(self) -> None:
         """End every wait and the listener. Idempotent."""

@@ -40,6 +40,11 @@ local function from(key, base)
   for _, id in ipairs(found) do ids[#ids + 1] = tonumber((parts(id))) end
 end
 if want == '' or want == 'a' then
+  local fresh, found = p .. 'f:' .. (call('HGET', KEYS[1], 'no') or ''), {}
+  if up then found = call('XRANGE', fresh, bound and string.format('0-%.0f', bound + 1) or '-', '+', 'COUNT', limit)
+  elseif not bound then found = call('XREVRANGE', fresh, '+', '-', 'COUNT', limit)
+  elseif bound > 0 then found = call('XREVRANGE', fresh, string.format('0-%.0f', bound - 1), '-', 'COUNT', limit) end
+  for _, entry in ipairs(found) do ids[#ids + 1] = tonumber(string.sub(entry[1], 3)) end
   for priority = 0, 9 do from('ready', priority * SHIFT) end
   from('blocked', 0)
 end
@@ -63,11 +68,12 @@ return found
     flags="no-writes",
 )
 
-# KEYS q ready blocked. Answers {fields and values of q, available jobs}.
+# KEYS q ready blocked f:NUMBER. Answers {fields and values of q, available jobs}.
 QUEUE = script(
     "queue",
     """
-return {redis.call('HGETALL', KEYS[1]), redis.call('ZCARD', KEYS[2]) + redis.call('ZCARD', KEYS[3])}
+local call = redis.call
+return {call('HGETALL', KEYS[1]), call('ZCARD', KEYS[2]) + call('ZCARD', KEYS[3]) + call('XLEN', KEYS[4])}
 """,
     flags="no-writes",
 )

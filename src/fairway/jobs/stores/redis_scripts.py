@@ -26,26 +26,25 @@ return 0
 # KEYS names; ARGV wall mono prefix. What a connection does first. In another life of the server than the one that a
 # queue knows (it was started again, or a replica has taken over) the newest steps may be missing here: ids and fences
 # that were given out in them must not come again, so both go on well above. Where the user may not ask which life it
-# is, ids go on by the time at least: jobs that come one by one are only counted.
+# is, ids go on by the time at least: jobs that come one by one are only counted. Answers the time.
 ADOPT = script(
     "adopt",
     HEAD,
     """
-local life, moved = run_id(), 0
+local life = run_id()
 for _, name in ipairs(call('HKEYS', KEYS[1])) do
   local q = ARGV[3] .. name .. ':q'
-  local v = call('HMGET', q, 'no', 'life', 'seq', 'fb')
-  if v[1] and (life == '' or v[2] ~= life) then
-    local key = ARGV[3] .. name .. ':n:' .. v[1]
-    local newest = math.max(tonumber(call('GET', key) or v[3] or '0'), math.floor((wall - EPOCH) * 1000))
+  local v = call('HMGET', q, 'life', 'fb')
+  if (life == '' or v[1] ~= life) and enter(q) then
+    seq = math.max(newest(), math.floor((wall - EPOCH) * 1000))
     if life ~= '' then
-      newest, moved = newest + 1048576, moved + 1
-      call('HSET', q, 'life', life, 'fb', string.format('%.0f', tonumber(v[4] or '0') + 1000000))
+      seq = seq + 1048576
+      call('HSET', q, 'life', life, 'fb', string.format('%.0f', tonumber(v[2] or '0') + 1000000))
     end
-    call('SET', key, string.format('%.0f', newest))
+    leave()
   end
 end
-return moved
+return NOW
 """,
     flags="allow-oom",
 )
@@ -71,12 +70,10 @@ for i = 1, #KEYS do
     local run = run_id()
     call('HSET', KEYS[i], 'no', ARGV[at], 'run', run, 'life', run)
     no = tonumber(ARGV[at])
+    wake_workers() -- who waits for it knew no stream of fresh jobs
   end
   local fresh = 0
-  if ARGV[3] ~= '0' then
-    seq = math.max(seq + 1, math.floor((wall - EPOCH) * 1000))
-    batch = seq
-  end
+  if ARGV[3] ~= '0' then batch = tonumber(draw()) end
   for j = at + 3, at + 2 + 2 * tonumber(ARGV[at + 2]), 2 do
     local rec, held = nil, nil
     if ARGV[j] ~= '' then
@@ -111,29 +108,10 @@ return answer
 """,
 )
 
-# KEYS n:NUMBER ready wake; ARGV body. What `enqueue` does for the one job of defaults that most calls bring, by Redis's
-# clock and without the functions that the general case has to set up. Answers its seq, or 0 where the queue is not as
-# the caller believes: then there is no newest seq under the number.
-ENQUEUE_ONE = script(
-    "enqueue_one",
-    """
-local call, ready = redis.call, KEYS[2]
-local seq = call('INCR', KEYS[1])
-if seq == 1 then
-  call('DEL', KEYS[1])
-  return 0
-end
-if call('EXISTS', ready) == 0 then call('XADD', KEYS[3], 'MAXLEN', '~', 1000, '*', 'w', '1') end
-local t = call('TIME')
-call('ZADD', ready, 5 * SHIFT + seq, seq .. ' ' .. t[1] .. '.' .. string.sub('00000' .. t[2], -6) .. ' ' .. ARGV[1])
-return seq
-""",
-)
-
-# KEYS q; ARGV wall mono limit lease worker parked grace.
-# Answers {rows, nap, mark, silent, number}: rows are flat, six values each, of 16 MiB of bodies at most; nap is the
-# seconds until trying again is worth it ('' unknown) and mark the newest entry of the wake stream, both only where
-# there was nothing; number is the queue's.
+# KEYS q; ARGV wall mono limit lease worker mark grace. `mark` is the wake stream's when the worker began to wait.
+# Answers {rows, nap, mark, silent, number, newest}: rows are flat, six values each, of 16 MiB of bodies at most; nap is
+# the seconds until trying again is worth it ('' unknown) and mark the newest entry of the wake stream, both only where
+# there was nothing; number is the queue's; newest is the seq after which a fresh job is news, or -1 where none is.
 CLAIM = script(
     "claim",
     HEAD,
@@ -142,16 +120,21 @@ CLAIM = script(
     """
 if not enter(KEYS[1]) then
   local news = call('XREVRANGE', p .. 'wake', '+', '-', 'COUNT', 1)[1]
-  return {{}, '', news and news[1] or '0-0', 0, 0}
+  return {{}, '', news and news[1] or '0-0', 0, 0, -1}
 end
 promote(100)
 local _, silent = reap(100, tonumber(ARGV[7]))
 -- A claim that waited while its worker's leases ran out is not answered with that worker's own jobs.
-if ARGV[6] == '1' and silent[ARGV[5]] then
-  leave()
-  return {{}, '', '', 1, no}
+if ARGV[6] ~= '' then
+  for _, news in ipairs(call('XRANGE', p .. 'wake', '(' .. ARGV[6], '+')) do
+    if news[2][1] == 's' then silent[news[2][2]] = true end
+  end
+  if silent[ARGV[5]] then
+    leave()
+    return {{}, '', '', 1, no, -1}
+  end
 end
-local rows, nap = {}, ''
+local rows, nap, after = {}, '', -1
 local function sooner(seconds)
   if seconds and (nap == '' or seconds < nap) then nap = math.max(0, seconds) end
 end
@@ -162,16 +145,25 @@ if v[1] ~= '1' then
     tokens = math.min(tonumber(v[3]), tonumber(v[4]) + math.max(0, mono - tonumber(v[5])) * tonumber(v[2]))
     allowed = math.min(allowed, math.floor(tokens + 1e-9))
   end
-  local popped = allowed > 0 and call('ZPOPMIN', p .. 'ready', allowed) or {}
+  -- Both in the order of dispatch: what is taken is the head of each.
+  local waiting = allowed > 0 and call('ZRANGE', p .. 'ready', 0, allowed - 1, 'WITHSCORES') or {}
+  local fresh = allowed > 0 and call('XRANGE', p .. 'f:' .. no, '-', '+', 'COUNT', allowed) or {}
   local ends, leases, n, bytes = string.format('%.6f', mono + tonumber(ARGV[4])), {}, 0, 0
-  local floor = tonumber(v[6] or '0')
-  for i = 1, #popped, 2 do
-    local id, created, body = parts(popped[i])
-    local key, j = p .. 'j:' .. id, nil
-    if bytes >= 16777216 then call('ZADD', p .. 'ready', popped[i + 1], popped[i])
-    elseif created then j = {false, false, created, body, false}
+  local floor, i, k = tonumber(v[6] or '0'), 1, 1
+  while allowed > 0 and bytes < 16777216 do
+    local member, entry, id, created, body, j = waiting[i], fresh[k], nil, nil, nil, nil
+    if member and (not entry or tonumber(waiting[i + 1]) < 5 * SHIFT + tonumber(string.sub(entry[1], 3))) then
+      id, created, body = parts(member)
+      i = i + 2
+    elseif entry then
+      id, created, body = string.sub(entry[1], 3), entry[2][1], entry[2][2]
+      k = k + 1
+    else break end
+    allowed = allowed - 1
+    local key = p .. 'j:' .. id
+    if created then j = {false, false, created, body, false}
     else j = call('HMGET', key, 'f', 'n', 'c', 'b', 'pv') end
-    if j and j[4] then
+    if j[4] then
       local fence, attempt = math.max(tonumber(j[1] or '0'), floor) + 1, tonumber(j[2] or '0') + 1
       if created then
         call('HSET', key, 'b', body, 'c', created, 's', 'r', 'f', fence, 'n', attempt, 'w', ARGV[5], 'v', NOW)
@@ -186,22 +178,30 @@ if v[1] ~= '1' then
     if #leases == 2000 then call('ZADD', p .. 'lease', unpack(leases)) leases = {} end
   end
   if #leases > 0 then call('ZADD', p .. 'lease', unpack(leases)) end
+  if i > 1 then call('ZPOPMIN', p .. 'ready', (i - 1) / 2) end
+  if k > 1 then
+    local past = tonumber(string.sub(fresh[k - 1][1], 3)) + 1
+    call('XTRIM', p .. 'f:' .. no, 'MINID', string.format('0-%.0f', past))
+  end
   count('a', -n / 6)
   count('r', n / 6)
   if tokens then
     tokens = math.max(0, tokens - n / 6)
     call('HSET', KEYS[1], 'tk', string.format('%.9f', tokens), 'tu', stamp(mono))
-    if n == 0 and call('EXISTS', p .. 'ready') == 1 then sooner((1 - tokens) / tonumber(v[2])) end
+    if n == 0 and call('EXISTS', p .. 'ready') + call('XLEN', p .. 'f:' .. no) > 0 then
+      sooner((1 - tokens) / tonumber(v[2]))
+    end
   end
+  if n == 0 and call('XLEN', p .. 'f:' .. no) == 0 then after = newest() end
 end
 leave()
-if #rows > 0 then return {rows, '', '', 0, no} end
+if #rows > 0 then return {rows, '', '', 0, no, -1} end
 local head = call('ZRANGE', p .. 'due', 0, 0, 'WITHSCORES')
 if head[2] then sooner(tonumber(head[2]) - wall) end
 head = call('ZRANGE', p .. 'lease', 0, 0, 'WITHSCORES')
 if head[2] then sooner(tonumber(head[2]) - mono) end
 local news = call('XREVRANGE', p .. 'wake', '+', '-', 'COUNT', 1)[1]
-return {rows, tostring(nap), news and news[1] or '0-0', 0, no}
+return {rows, tostring(nap), news and news[1] or '0-0', 0, no, after}
 """,
     flags="allow-oom",
 )
@@ -356,9 +356,9 @@ local function revive(id, v)
   withdraw(id, v[1])
   count('a', 1)
 end
-local member, created, body = whole(id)
-if member then
-  call('ZREM', p .. 'ready', member)
+local created, body, member = whole(id)
+if created then
+  if member then call('ZREM', p .. 'ready', member) else call('XDEL', p .. 'f:' .. no, '0-' .. id) end
   call('ZADD', p .. 'ready', string.format('%.0f', 5 * SHIFT + tonumber(id)), id)
   call('HSET', p .. 'j:' .. id, 'b', body, 'c', created, 's', 'a')
 end

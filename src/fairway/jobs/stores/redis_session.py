@@ -6,6 +6,7 @@ import asyncio
 import random
 import re
 from collections.abc import Sequence
+from time import monotonic
 from typing import Any
 
 import msgspec
@@ -22,6 +23,7 @@ from fairway.jobs.store import Features, StoreOptions
 from fairway.jobs.stores import redis_keys as forms
 from fairway.jobs.stores import redis_scripts as scripts
 from fairway.jobs.stores.redis_keys import Keys, split_id
+from fairway.jobs.stores.redis_lanes import Lanes
 from fairway.jobs.stores.redis_link import FAULTS, Link, Refused
 from fairway.jobs.stores.redis_news import News
 from fairway.jobs.stores.redis_renewal import Renewal
@@ -48,6 +50,9 @@ class RedisSession:
         self._numbers: dict[str, int] = {}
         self._names: dict[int, str] = {}
         self._heads: dict[str, tuple[int, bytes]] = {}  # queue -> number, and how the enqueue of one job begins
+        self._lead = 0.0  # seconds that Redis's clock is ahead of this process's monotonic one
+        self._lanes = Lanes(self._places)
+        self._asks: set[asyncio.Task[Any]] = set()  # claims under way
         self._open = False
         self._opening = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
@@ -60,6 +65,7 @@ class RedisSession:
                 return
             self._link = Link(self._addresses, greeting=self._adopt)
             self._news = News(self._places, self._keys)
+            self._lanes = Lanes(self._places)
             try:
                 await self._learn_names()  # in a cluster: at the node that has the jobs
                 await self._check_server()
@@ -77,6 +83,10 @@ class RedisSession:
                 return
             self._open = False
             await self._news.close()
+            await self._rouse()
+            if self._asks:
+                await asyncio.wait(self._asks, timeout=2.0)  # and each hands back what it got
+            await self._lanes.close()
             if self._task is not None:
                 self._task.cancel()
                 await asyncio.gather(self._task, return_exceptions=True)
@@ -95,7 +105,16 @@ class RedisSession:
 
     async def _adopt(self, wire: Wire) -> None:
         """Have ids and fences go on above those of the server's life before: nothing else goes over `wire` first."""
-        await wire.call(("EVAL", scripts.ADOPT.text, 1, self._keys.names, *self._clock(), self._keys.root))
+        told = await wire.call(("EVAL", scripts.ADOPT.text, 1, self._keys.names, *self._clock(), self._keys.root))
+        self._lead = float(told) - monotonic()
+
+    async def _rouse(self, *wakes: str) -> None:
+        """Have the claims that wait at `wakes`, or all that wait, ask again; they do within two seconds anyway."""
+        for wake in wakes or self._lanes.wakes():
+            try:
+                await self._link.command("XADD", wake, "MAXLEN", "~", 1000, "*", "w", "1")
+            except StoreUnavailable as error:
+                log.get("jobs").warning("cannot rouse a waiting claim", error=str(error))
 
     async def _promised(self) -> Durability:
         """Return what the server that has the jobs makes them survive; no more than is known of it."""
@@ -192,7 +211,7 @@ class RedisSession:
     async def _locate(self, job_id: int) -> tuple[str, int, int] | None:
         """Return ``(queue, seq, number)`` of an id."""
         seq, number = split_id(job_id)
-        queue = await self._queue_of(number) if job_id > 0 else None
+        queue = await self._queue_of(number) if 0 < job_id < 1 << 53 else None
         return None if queue is None else (queue, seq, number)
 
     async def _by_queue(self, ids: Sequence[int]) -> dict[str, list[int]]:
@@ -218,6 +237,8 @@ class RedisSession:
         await self._learn_names()
         if self._checked is not self._link.address:
             await self._check_server()
+        seconds, micros = await self._link.command("TIME")
+        self._lead = int(seconds) + int(micros) / 1e6 - monotonic()
         grace = self.options.restart_grace_s
 
         async def keep(queue: str) -> None:
@@ -227,7 +248,7 @@ class RedisSession:
         await asyncio.gather(*[keep(queue) for queue in list(self._numbers)])
         if self.options.clock is not SYSTEM_CLOCK:
             # A clock that is moved by hand may have filled a token bucket, which nothing else would tell of.
-            self._news.wake_workers()
+            await self._rouse()
 
     async def _maintain_on(self) -> None:
         pause = _MAINTAIN_S
@@ -244,7 +265,7 @@ class RedisSession:
 
     def statistics(self) -> dict[str, int]:
         """Return how many queues are known here and how many calls wait."""
-        waiting = len(self._news) if self._open else 0
+        waiting = len(self._news) + len(self._lanes) if self._open else 0
         return {"queues": len(self._numbers), "waiting": waiting}
 
     def __repr__(self) -> str:

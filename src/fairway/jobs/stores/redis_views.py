@@ -65,7 +65,7 @@ class RedisViews(RedisSession):
                 if job is None:
                     break
                 return job
-            await self._news.wait({queue: parse_mark(mark)}, min(left, _LOOK_AGAIN_S), job=(queue, str(seq).encode()))
+            await self._news.wait((queue, str(seq).encode()), parse_mark(mark), min(left, _LOOK_AGAIN_S))
             self._check_open()
         raise JobNotFound(f"no job has id {job_id}")
 
@@ -99,6 +99,8 @@ class RedisViews(RedisSession):
                 edge = (bound - number) // (forms.MAX_NUMBER + 1)
             else:
                 edge = (bound - number + forms.MAX_NUMBER) // (forms.MAX_NUMBER + 1)
+            if bound is not None:
+                edge = min(max(-1, edge), 1 << 41)
             rows = await self._run(queries.FIND, name, state, edge, size, "1" if oldest_first else "")
             return [forms.job(row, name, number) for row in rows]
 
@@ -127,7 +129,11 @@ class RedisViews(RedisSession):
         keys = self._keys
         answers = await asyncio.gather(
             *[
-                self._link.run(queries.QUEUE, (keys.queue(name), keys.ready(name), keys.blocked(name)), ())
+                self._link.run(
+                    queries.QUEUE,
+                    (keys.queue(name), keys.ready(name), keys.blocked(name), keys.fresh(name, self._numbers[name])),
+                    (),
+                )
                 for name in names
             ]
         )
