@@ -31,6 +31,7 @@ from fairway.resp import Address, Argument, Script, Wire
 from fairway.telemetry import log
 
 _MAINTAIN_S = 1.0
+_ROUSE_S = 1.0  # seconds for telling a waiting claim, which ends by itself soon after
 _MIN_VERSION = 7
 
 
@@ -112,9 +113,10 @@ class RedisSession:
         """Have the claims that wait at `wakes`, or all that wait, ask again; they do within two seconds anyway."""
         for wake in wakes or self._lanes.wakes():
             try:
-                await self._link.command("XADD", wake, "MAXLEN", "~", 1000, "*", "w", "1")
-            except StoreUnavailable as error:
-                log.get("jobs").warning("cannot rouse a waiting claim", error=str(error))
+                async with asyncio.timeout(_ROUSE_S):
+                    await self._link.command("XADD", wake, "MAXLEN", "~", 1000, "*", "w", "1")
+            except (StoreUnavailable, TimeoutError) as error:
+                log.get("jobs").warning("cannot rouse a waiting claim", error=str(error) or "no answer")
 
     async def _promised(self) -> Durability:
         """Return what the server that has the jobs makes them survive; no more than is known of it."""
