@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from fairway.api.operation import Query, operation, read, reply
+from fairway.api.operation import Query, operation, query_flag, read, reply
 from fairway.api.problem import problem_of
 from fairway.api.sse import ServerSentEvent, stream
 from fairway.errors import FairwayError
@@ -169,10 +169,19 @@ class _Apps:
         name = request.path_params["app"]
         return await self._act(request, name, lambda: self.platform.start_app(name))
 
-    @operation("Read the registry again", tag="apps", response=AppList, errors=(422,))
-    async def reload(self, _request: Request) -> Response:
+    @operation(
+        "Read the registry again",
+        tag="apps",
+        response=AppList,
+        query=(
+            Query("all", bool, "Begin to start the apps, too, that `fairway up NAME` has left out."),
+            Query("begin", bool, "Answer once it has begun; `/readyz` tells when all have come up or failed."),
+        ),
+        errors=(422,),
+    )
+    async def reload(self, request: Request) -> Response:
         """Start new apps, stop removed ones, deploy changed ones."""
-        await self.platform.reload()
+        await self.platform.reload(everything=query_flag(request, "all"), wait=not query_flag(request, "begin"))
         return reply(app_list(self.platform))
 
     @operation(

@@ -53,7 +53,7 @@ def start(
     began = time.time()
     if client.is_up():
         click.echo("The daemon runs already; reading the registry again.", err=True)
-        client.post("/v1/registry:reload")
+        client.post("/v1/registry:reload?begin" if wanted else "/v1/registry:reload?begin&all")
         for name in sorted(wanted):
             _start(client, name)
         told = _come_up(client)

@@ -96,6 +96,9 @@ def print_outcome(project: Project, outcome: Outcome, footer: str) -> None:
             query = Query(apps=frozenset({app["name"]}), since=outcome.since, tail=_LAST_LINES)
             for line in history(project.layout.log_files(app["name"]), query):
                 click.echo(f"  {output.paint('|', dim=True)} {output.printable(line.text)}")
+    for app in outcome.apps:
+        if app["state"] == "stopped":
+            click.echo(f"\n{app['name']} is stopped: `fairway start {app['name']}` starts it.")
     print_problems(project, outcome.problems)
     if outcome.root is not None and any(app["url"].startswith("https://") for app in outcome.apps):
         click.echo()

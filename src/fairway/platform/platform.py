@@ -134,10 +134,16 @@ class Platform:
             await app.close()
         self._host.progress.close()
 
-    async def reload(self) -> None:
+    async def reload(self, *, everything: bool = False, wait: bool = True) -> None:
         """Read the registry again: new apps start, removed ones stop, changed ones are deployed, bad ones reported.
 
         A file that has become invalid changes nothing: its app goes on as it is, and says so.
+
+        Args:
+            everything: Begin to bring up, too, the apps that were left out as others were named at the start; what
+                was stopped stays stopped. They are not waited for.
+            wait: Return when the apps that have changed came up or failed; else when that has begun. `pending` tells
+                what is on its way.
         """
         async with self._reloading:
             ops, bring_up = self._running()
@@ -160,8 +166,13 @@ class Platform:
             for app in self._apps.values():
                 if app.spec.file in broken:
                     app.message = next(str(p) for p in self.problems if p.file == app.spec.file)
-            bring_up.begin(changed)
-            await bring_up.settled(changed)
+            left_out: list[str] = []
+            if everything and self._only:
+                left_out = sorted(self._apps.keys() - {*self._chosen(), *changed})
+                self._only = ()
+            bring_up.begin([*changed, *left_out])
+            if wait:
+                await bring_up.settled(changed)
 
     # -- what there is ---------------------------------------------------------------------------------------
 

@@ -79,7 +79,7 @@ class FakePlatform:
     async def start_app(self, name: str) -> DeployResult:
         return DeployResult(app=self.app(name).name, action="start")
 
-    async def reload(self) -> None:
+    async def reload(self, *, everything: bool = False, wait: bool = True) -> None:
         return None
 
     def subscribe(self) -> RecvChan[Progress]:

@@ -78,8 +78,8 @@ class Project:
         with caught.value as answer:
             return answer.code, answer.headers["Retry-After"], answer.read().decode()
 
-    def get(self, path: str) -> Any:
-        request = urllib.request.Request(f"http://127.0.0.1:{self.door}{path}", headers={"Host": "hello.localhost"})
+    def get(self, path: str, app: str = "hello") -> Any:
+        request = urllib.request.Request(f"http://127.0.0.1:{self.door}{path}", headers={"Host": f"{app}.localhost"})
         with urllib.request.urlopen(request, timeout=10) as answer:
             return json.load(answer)
 

@@ -55,7 +55,9 @@ def test_from_an_empty_folder_to_a_served_app_and_back(project: Project) -> None
     assert (status, retry) == (503, "5")
     assert "hello is stopped. `fairway start hello` starts it." in page
     assert project.refused("nobody")[0] == 404
-    assert "running" in project.fairway("up", "-d", "hello")  # names an app that the daemon leaves alone
+    project.fairway("up", "-d")  # as `up` in the foreground: what was stopped stays so until it is named
+    assert project.json("ps")[0]["state"] == "stopped"
+    assert "running" in project.fairway("up", "-d", "hello")
     project.fairway("up", "-d", "nobody", status=4)
     project.fairway("health", "nobody", status=4)
     project.fairway("restart", "hello")
@@ -192,6 +194,23 @@ def test_a_second_interrupt_kills_what_does_not_end(project: Project) -> None:
         again.bind(("127.0.0.1", project.door))
     up.stdout.close()
     assert project.fairway("down").startswith("Nothing runs")
+
+
+def test_up_without_names_starts_what_up_with_a_name_has_left_out(project: Project) -> None:
+    for name in ("first", "second", "third"):
+        project.add(name)
+    project.fairway("up", "-d", "first", *project.listen)
+    assert [app["state"] for app in project.json("ps")] == ["running", "stopped", "stopped"]
+    project.fairway("stop", "third")
+    shown = project.fairway("up", "-d")
+    assert [app["state"] for app in project.json("ps")] == ["running", "running", "stopped"]
+    assert "`fairway start third` starts it" in shown
+    assert project.get("/x", "second")["service"] == "second"
+    # As a daemon does that has just been started.
+    project.fairway("down")
+    assert "`fairway start third` starts it" in project.fairway("up", "-d", *project.listen)
+    assert [app["state"] for app in project.json("ps")] == ["running", "running", "stopped"]
+    project.fairway("down")
 
 
 def _check_tcp(project: Project) -> None:
