@@ -1,9 +1,11 @@
-"""uvicorn's HTTP protocol with two shortcuts for calls that come thousands of times a second.
+"""uvicorn's HTTP protocol with shortcuts for calls that come thousands of times a second.
 
 - *The short way*: a request that a `Short` takes is answered without a task, a scope and a router of its own: what is
   to be done begins where the last byte of the body arrives, and its future writes the answer. A `Short` takes only
   what is in order in every respect; anything else goes the long way, through the application, before anything was
   done. So there is one place that refuses, and nothing is refused or allowed in two ways.
+- *A known head*: a request on the short way that begins as the one before it on its connection is not parsed again;
+  see `fairway.api.head`.
 - *One write*: an endpoint that has its whole answer hands it to `ANSWER`, an ASGI extension, which writes head and
   body in one system call. uvicorn writes the two of `http.response.start` and `http.response.body` apart, and the
   client wakes up twice.
@@ -21,6 +23,8 @@ from typing import Protocol as Interface
 from weakref import ref
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+
+from fairway.api.head import Head
 
 ANSWER = "fairway.answer"
 """ASGI extension: ``scope["extensions"][ANSWER]["call"](status, head, body)`` answers; False if it cannot now."""
@@ -58,7 +62,7 @@ class Short(Interface):
 
         Args:
             url: The request target.
-            headers: Its headers, names in lower case, none of them twice.
+            headers: Its headers but the length, names in lower case, none of them twice; not to be changed.
             body: The whole body.
             local: Whether it came over a Unix socket.
         """
@@ -94,6 +98,36 @@ class Protocol(HttpToolsProtocol):
     _on_short_way: _ShortCycle | None = None
     _waiting: dict[bytes, bytes] | None = None  # headers of a request that may go the short way
     _body = b""
+    _begun = _ended = 0  # messages in what is being read
+    _taken: tuple[dict[bytes, bytes], bytes, bool] | None = None  # the last of them, if it went the short way
+    _head: Head | None = None  # of the request before, where the parser is at its end and nowhere else
+
+    def data_received(self, data: bytes) -> None:
+        """Take what was read: past the parser where it is one request that begins as the one before it did."""
+        head = self._head
+        if head is not None and self.cycle.response_complete and not self.flow.write_paused:
+            body = head.body_of(data, LONGEST)
+            if body is not None:
+                self._unset_keepalive_if_required()
+                if self._begin(head.url, head.headers, body, head.keep_alive):
+                    return
+        self._begun = self._ended = 0
+        self._taken = None
+        super().data_received(data)
+        self._head = self._read_now(data)
+
+    def _read_now(self, data: bytes) -> Head | None:
+        """Return the head of the one request that `data` was, if it went the short way."""
+        # One that began and ended in these bytes: what the parser had before was at its end, too.
+        if self._taken is None or not self._begun == self._ended == 1:
+            return None
+        headers, body, keep_alive = self._taken
+        return Head.of(data, body, self.url, headers, keep_alive=keep_alive)
+
+    def on_message_begin(self) -> None:
+        """A request begins."""
+        self._begun += 1
+        super().on_message_begin()
 
     def on_headers_complete(self) -> None:
         """Look which way the request goes; the short one waits for the body."""
@@ -115,8 +149,8 @@ class Protocol(HttpToolsProtocol):
         ):
             return False
         headers = dict(self.headers)
-        length = headers.get(b"content-length", b"")
-        if len(headers) != len(self.headers) or not length.isdigit() or len(length) > 5 or int(length) > LONGEST:
+        length = headers.pop(b"content-length", b"")
+        if len(headers) != len(self.headers) - 1 or not length.isdigit() or len(length) > 5 or int(length) > LONGEST:
             return False
         self._waiting = headers
         self._body = b""
@@ -137,30 +171,37 @@ class Protocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """The request is complete: begin it, or send it the long way."""
+        self._ended += 1
         headers, self._waiting = self._waiting, None
         if headers is None:
             super().on_message_complete()
             return
-        assert self.short is not None
         body, self._body = self._body, b""
+        keep_alive = self.parser.should_keep_alive()
+        if self._begin(self.url, headers, body, keep_alive):
+            self._taken = headers, body, keep_alive
+        else:
+            self._replay(body)
+
+    def _begin(self, url: bytes, headers: dict[bytes, bytes], body: bytes, keep_alive: bool) -> bool:
+        """Begin a request on the short way; False where it has to go the long one, and nothing was done."""
+        assert self.short is not None
         local = self.server is not None and self.server[1] is None
         try:
-            begun = self.short.begin(self.url, headers, body, local)
-        except Exception:  # refused, or a bug: nothing was done, and the long way says which, and logs a bug
-            self._replay(body)
-            return
+            begun = self.short.begin(url, headers, body, local)
+        except Exception:  # refused, or a bug: the long way says which, and logs a bug
+            return False
         if begun is None:
-            self._replay(body)
-            return
+            return False
         future, answer = begun
         cycle = self._on_short_way
-        keep_alive = self.parser.should_keep_alive()
         if cycle is None:
             cycle = self._on_short_way = _ShortCycle(keep_alive)
         else:
             cycle.response_complete, cycle.keep_alive = False, keep_alive
         self.cycle = cycle
         future.add_done_callback(partial(self._finish, cycle, answer))
+        return True
 
     def _replay(self, body: bytes) -> None:
         """Send a request that was read to its end the long way."""

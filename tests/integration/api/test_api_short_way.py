@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import dataclasses
 import gc
 import json
 from collections.abc import AsyncIterator
@@ -13,6 +14,7 @@ from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from fairway.api.app import Services, create_app
 from fairway.api.guard import Guard, GuardPolicy
+from fairway.api.protocol import Protocol
 from fairway.api.server import serve
 from fairway.jobs.errors import StoreUnavailable
 from fairway.jobs.job import JobFilter
@@ -58,6 +60,7 @@ class Api:
     def __init__(self, store: Store, port: int, guard: Guard) -> None:
         self.store = store
         self.port = port
+        self.guard = guard
         self.long = 0
         inner = guard.app
 
@@ -235,6 +238,66 @@ async def test_a_connection_is_kept_and_its_ways_mix(store: Store) -> None:
             await peer.send(post(b"{"))
             assert (await peer.answer())[0] == 400
         assert api.long == 9
+
+
+class Parsed:
+    """Counts the requests that the parser saw."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.requests = 0
+        begin = Protocol.on_message_begin
+
+        def counted(protocol: Protocol) -> None:
+            self.requests += 1
+            begin(protocol)
+
+        monkeypatch.setattr(Protocol, "on_message_begin", counted)
+
+
+async def test_a_head_that_is_known_is_not_parsed_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    parsed = Parsed(monkeypatch)
+    async with served(store) as api, api.connect() as peer:
+        for n in range(5):
+            await peer.send(post(b'{"kind":"send","args":"%b"}' % (b"x" * 5**n,)))
+            assert (await peer.answer())[2]["ids"] == [n + 1]
+        assert (parsed.requests, api.long) == (1, 0)
+        await peer.send(post(JOB, PATH.replace("mail", "sms")))
+        assert (await peer.answer())[0] == 201
+        assert parsed.requests == 2
+        assert {status.name for status in await store.queues()} == {"mail", "sms"}
+        async with api.connect() as other:
+            await other.send(post())
+            assert (await other.answer())[0] == 201
+        assert parsed.requests == 3, "every connection knows its own"
+
+
+async def test_a_known_head_is_guarded_anew(store: Store) -> None:
+    async with served(store, token="t0ken") as api, api.connect() as peer:
+        for token, status in (("t0ken", 201), ("t0ken", 201), ("wrong", 401)):
+            await peer.send(post(JOB, PATH, f"authorization: Bearer {token}"))
+            assert (await peer.answer())[0] == status
+        assert await peer.ended()
+    async with served(store, token="t0ken") as api, api.connect() as peer:
+        request = post(JOB, PATH, "authorization: Bearer t0ken")
+        for status in (201, 401):
+            await peer.send(request)
+            assert (await peer.answer())[0] == status
+            api.guard.policy = dataclasses.replace(api.guard.policy, token="an0ther")
+
+
+@pytest.mark.parametrize("size", [1, 7, 150, 170, 10_000])
+async def test_requests_may_be_cut_anywhere_and_joined(store: Store, size: int) -> None:
+    bodies = [JOB, JOB, b"{", JOB, b"\r\n" + JOB, JOB + b"\r\n", JOB, JOB, b"", JOB]
+    async with served(store) as api, api.connect() as peer:
+        await peer.send(post())
+        await peer.send(post())  # its head is known, or it waits in the parser
+        data = b"\r\n".join(post(body) for body in bodies)
+        for start in range(0, len(data), size):
+            await peer.send(data[start : start + size])
+            await asyncio.sleep(0)
+        answers = [await peer.answer() for _ in range(len(bodies) + 2)]
+        assert [status for status, _, _ in answers[2:]] == [400 if body in {b"{", b""} else 201 for body in bodies]
+        assert await api.count() == len(bodies)
 
 
 async def test_pipelined_requests_are_answered_in_order(store: Store) -> None:
