@@ -1,4 +1,7 @@
-"""Where the `fairway` command begins: what can be on its way is started, then the command line is loaded."""
+"""Where the `fairway` command begins: what can be on its way is started, then the command line is loaded.
+
+A daemon whose arguments are plain does without that (`fairway.cli.plain`).
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,13 @@ def main() -> None:
 
         if ahead.means_a_daemon(sys.argv[1:]):
             gc.disable()  # what is imported now stays; the daemon turns it on again once the apps are up
+            gc.set_threshold(20_000, 20, 50)  # as in `fairway.cli.main`
             ahead.begin(sys.argv[1:])
+            from fairway.cli import plain
+
+            status = plain.run(sys.argv[1:])
+            if status is not None:
+                sys.exit(status)
     from fairway.cli.main import main as run
 
     run()

@@ -6,8 +6,6 @@ import errno
 import os
 import sys
 
-import click
-
 from fairway.errors import FairwayError
 
 OK = 0
@@ -74,6 +72,8 @@ def status_of(code: str) -> int:
 
 def report(error: BaseException) -> int:
     """Print `error` as one sentence and its fix on stderr and return the exit status; re-raise what is a bug."""
+    import click  # a daemon that ends well has no need of it
+
     if isinstance(error, click.exceptions.Exit):
         return error.exit_code
     if isinstance(error, SystemExit):
@@ -116,6 +116,8 @@ def reader_left() -> int:
 
 
 def _say(message: str, hint: str) -> None:
+    import click
+
     from fairway.cli.output import coloured
 
     colours = coloured(sys.stderr)

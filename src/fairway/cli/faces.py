@@ -10,8 +10,6 @@ from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-import click
-
 # What shows how it goes is imported once the daemon has begun to start processes: they need the time more.
 if TYPE_CHECKING:
     from fairway.cli.progress import ProgressView
@@ -103,6 +101,8 @@ def _take_all(steps: RecvChan[Progress], view: ProgressView) -> None:
 
 async def _say_goodbye(daemon: Services) -> None:
     """Say that the first Ctrl-C was understood."""
+    import click
+
     from fairway.concurrency import SignalReceived
 
     await daemon.ctx.done().recv_ok()

@@ -8,11 +8,8 @@ import sys
 from types import FrameType
 from typing import TYPE_CHECKING, TextIO
 
-import click
-
 from fairway.cli import exits
 from fairway.cli.project import Project
-from fairway.telemetry import log
 
 if TYPE_CHECKING:
     from fairway.platform.config import DaemonConfig
@@ -26,8 +23,6 @@ def run(project: Project, config: DaemonConfig, *, background: bool) -> int:
         config: How it runs.
         background: Started by `up -d`: everything goes to the daemon's log as JSON, nothing to a terminal.
     """
-    # The terminal belongs to the progress and the table; the daemon's own lines go where `-d` puts them.
-    log.configure(stream=sys.stderr if background else _own_log(project), json=True)
     signal.signal(signal.SIGTERM, _interrupt)  # until the daemon listens to it: what was started has to be ended
     try:
         _run(project, config, background=background)
@@ -38,6 +33,8 @@ def run(project: Project, config: DaemonConfig, *, background: bool) -> int:
         signal.signal(number, signal.SIG_IGN)
     count = _end_leftovers(project)
     if not background:
+        import click
+
         click.echo(f"Killed {count} processes." if count else "Stopped.")
     return exits.INTERRUPTED if count else exits.OK
 
@@ -59,6 +56,10 @@ def _run(project: Project, config: DaemonConfig, *, background: bool) -> None:
 
     with opened(config, take_spare()) as opening:
         # Loaded while the door and the apps come up: it takes as long as they do.
+        from fairway.telemetry import log
+
+        # The terminal belongs to the progress and the table; the daemon's own lines go where `-d` puts them.
+        log.configure(stream=sys.stderr if background else _own_log(project), json=True)
         from fairway.cli.faces import faces
         from fairway.platform.daemon import run as run_daemon
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from fairway.cli.places import REGISTRY, STATE, is_project, nearest_project
 from fairway.errors import FairwayError
@@ -20,8 +19,7 @@ class ProjectError(FairwayError):
     code = "cli.no_project"
 
 
-@dataclass(frozen=True, slots=True)
-class Project:
+class Project(NamedTuple):
     """One project.
 
     Attributes:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fairway.cli import ahead, entry
+from fairway.cli import ahead, entry, plain
 from fairway.platform.layout import Layout
 
 
@@ -107,6 +107,7 @@ def test_the_collector_rests_for_a_daemon_alone(
     seen: list[bool] = []
     monkeypatch.setattr("fairway.cli.main.main", lambda: seen.append(gc.isenabled()))
     monkeypatch.setattr(ahead, "begin", lambda _: None)
+    monkeypatch.setattr(plain, "run", lambda _: None)
     monkeypatch.setattr(sys, "argv", ["fairway", *arguments])
     try:
         entry.main()

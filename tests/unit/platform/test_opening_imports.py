@@ -16,7 +16,8 @@ from fairway.platform.lock import DaemonLock
 from fairway.platform.machine import launch_digest
 
 OPENING = """
-import fairway.cli.up, fairway.cli.foreground, fairway.platform.opening, fairway.platform.config
+import fairway.cli.plain, fairway.cli.starting, fairway.cli.foreground
+import fairway.platform.opening, fairway.platform.config
 import fairway.apps.registry, fairway.apps.memory, fairway.platform.starts, fairway.platform.loglines
 import fairway.platform.recipe, fairway.run.sources, fairway.run.unchanged
 """
@@ -26,7 +27,7 @@ AHEAD = "import fairway.cli.ahead, fairway.cli.places, fairway.platform.owner, f
 @pytest.mark.parametrize(
     ("code", "heavy"),
     [
-        (OPENING, {"asyncio", "uvloop", "fairway.concurrency", "yaml", "fairway.run.builder"}),
+        (OPENING, {"asyncio", "uvloop", "click", "logging", "fairway.concurrency", "yaml", "fairway.run.builder"}),
         (AHEAD, {"typing", "re", "click", "msgspec", "pathlib", "subprocess", "dataclasses"}),
     ],
 )
