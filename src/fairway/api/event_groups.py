@@ -53,9 +53,13 @@ class Claims(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Position(msgspec.Struct, frozen=True, kw_only=True):
-    """The newest offset, the number that moves with groups, what is durable; ``before`` where a time was asked for."""
+    """The newest offset, the number that moves with groups, what is durable; ``before`` where a time was asked for.
+
+    ``log_id``: which log it is; another one than before means that it was lost and begun again, with new offsets.
+    """
 
     last: int
+    log_id: str
     changes: int
     durability: str
     before: int | None = None
@@ -222,7 +226,15 @@ class _Handlers:
             before = await self._store.offset_before(_seconds(request, "before", 1e12))
         last = await self._store.last()
         durability = self._store.features.durability
-        return reply(Position(last=last, changes=self._store.changes, durability=durability, before=before))
+        return reply(
+            Position(
+                last=last,
+                log_id=self._store.log_id,
+                changes=self._store.changes,
+                durability=durability,
+                before=before,
+            )
+        )
 
     @operation("List the consumer groups", tag="events", response=list[GroupView], errors=(503,))
     async def groups(self, request: Request) -> Response:

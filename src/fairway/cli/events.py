@@ -68,13 +68,17 @@ def subscribe(pattern: str, after: int | None, since: str | None, as_json: bool)
     Goes on where it was when the daemon restarts.
     """
     _one_start(after, since)
-    last, pause, connected = after, _PAUSE[0], False
+    last, pause, connected, log_id = after, _PAUSE[0], False, None
     try:
         while True:
             try:
-                if last is None and since is None:  # where it begins, so that a restart of the daemon hides nothing
-                    last = Client(current()).get("/v1/events/position")["last"]
-                connected = True
+                position = Client(current()).get("/v1/events/position")
+                if log_id is not None and position.get("log_id") != log_id:
+                    click.echo("The log was lost; reading the new one from its first event.", err=True)
+                    last, since = 0, None
+                elif last is None and since is None:  # where it begins, so that a restart of the daemon hides nothing
+                    last = position["last"]
+                connected, log_id = True, position.get("log_id")
                 for item in _stream(pattern, last, since, follow=True):
                     last, pause = item["offset"], _PAUSE[0]
                     _show(item, as_json)

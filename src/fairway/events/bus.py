@@ -65,6 +65,7 @@ class EventBus:
         self._tasks = WaitGroup()
         self._members = WaitGroup()  # of groups: their acknowledgements need the store
         self._looked = 0.0  # when the pump last made sure of the log, by the loop's clock
+        self._log_id = ""  # of the log that is read
         self._lost = 0  # how often the log was lost: offsets of before mean nothing then
         self._live: set[Subscription] = set()
         self._all: set[Subscription] = set()
@@ -82,6 +83,7 @@ class EventBus:
         self._started = True
         self._ctx = self._stop = with_cancel(background())
         self._cursor = await self.store.last()
+        self._log_id = self.store.log_id
         self._tasks.go(self._pump)
         if self._retainer is not None:
             self._tasks.go(self._retainer.run, self._ctx)
@@ -280,6 +282,7 @@ class EventBus:
             try:
                 async with self._ctx.bind():
                     changes = self.store.changes
+                    self._follow()
                     batch = await self.store.read(self._cursor, _BATCH)
                     if batch:
                         self._hand_over(batch)
@@ -306,9 +309,20 @@ class EventBus:
         if self.store.changes != changes and now - self._looked < _LOOK:
             return
         self._looked = now
-        if await self.store.last() >= self._cursor:
-            return
+        if await self.store.last() < self._cursor:
+            self._begin_again()
+
+    def _follow(self) -> None:
+        """Begin again where the store has seen that the log is another one, however far that has grown."""
+        found = self.store.log_id
+        if found != self._log_id:
+            known, self._log_id = self._log_id, found
+            if known and found:
+                self._begin_again()
+
+    def _begin_again(self) -> None:
         _LOG.warning("event bus: the log was lost; reading the new one from its first event")
+        self._log_id = self.store.log_id
         self._cursor = 0
         self._lost += 1
         for subscription in self._live:

@@ -83,6 +83,7 @@ class GroupConsumer:
         self.group = group
         self.options = options
         self._out: Chan[Delivery] = Chan()
+        self._log_id = store.log_id
         self._newest = start  # newest offset seen: less than that means that the log was lost
         self._taken = start  # offset up to which there was nothing left to claim
         self._room = WeightedSemaphore(options.concurrency)
@@ -123,13 +124,19 @@ class GroupConsumer:
         try:
             await self._round(ctx)
         except UnknownGroup:
-            if (newest := await self._store.last()) < self._newest:
+            newest = await self._store.last()
+            if newest < self._newest or self._is_another_log():
                 _LOG.warning("group %s is gone with the whole log: it starts again from the first event", self.group)
                 self._taken = 0
             else:
                 _LOG.warning("group %s was deleted under its member: it goes on where it was", self.group)
             await self._store.join(self.group, self._pattern, self._taken)
-            self._newest = newest
+            self._newest, self._log_id = newest, self._store.log_id
+
+    def _is_another_log(self) -> bool:
+        """Whether the store has seen another log than this member claimed from the last time."""
+        found = self._store.log_id
+        return found != self._log_id and bool(found and self._log_id)
 
     async def _round(self, ctx: Context) -> None:
         await self._room.acquire(ctx, 1)
@@ -141,6 +148,9 @@ class GroupConsumer:
             changes, position = self._store.changes, await self._store.last()
             self._newest = max(self._newest, position)
             unsent = await self._claim(free)
+            if self._is_another_log():  # and somebody has made the group there already
+                self._taken = 0
+            self._log_id = self._store.log_id
             idle = not unsent
             while unsent:
                 await self._out.send(Delivery(self._store, self.group, unsent[0], self.options.max_deliveries))

@@ -14,6 +14,7 @@ What every store promises, and `fairway.testing.event_stores` checks:
 
 - `append` returns after the events are as durable as `Features.durability` says; the same (source, id) appended again
   is not stored again and answers the first offset.
+- A log that was lost, wholly or from some offset on, is another log from then on, see `EventStore.log_id`.
 - Offsets ascend without a gap being filled later: once a reader has seen offset n, nothing at or below n appears.
 - `claim` gives an event to one caller at a time. `fence` is the number of the delivery, 1 for the first; `ack`, `nack`,
   `extend` and `kill` with another fence than the current one answer False and change nothing.
@@ -122,6 +123,15 @@ class EventStore(Protocol):
 
     async def last(self) -> int:
         """Return the newest offset, 0 for an empty log."""
+        ...
+
+    @property
+    def log_id(self) -> str:
+        """Which log it was that `last` saw the last time, empty where that is not known.
+
+        Another one than before means that the log was lost, or a part of it, and begun again: offsets seen so far mean
+        nothing in the new one, however far it has grown.
+        """
         ...
 
     async def offset_before(self, at: float) -> int:

@@ -52,6 +52,15 @@ class EventStoreConformance:
         assert stored[0].event == Event("made", {"n": 1}, id="id-1", time=stored[0].event.time, partition_key=None)
         assert [item.offset for item in await store.read(offsets[0], 1)] == offsets[1:2]
 
+    async def test_the_log_has_an_identity_that_stays(self, store: EventStore, elapse: Any) -> None:
+        """It is known after `last`, and no event changes it."""
+        await store.last()
+        known = store.log_id
+        assert known
+        await self._fill(store, 3)
+        await elapse(60)
+        assert (await store.last(), store.log_id) == (3, known)
+
     async def test_an_event_survives_the_store_whole(self, store: EventStore) -> None:
         """Every attribute comes back."""
         event = Event("t", [1, "ü", None], source="s", subject="about", partition_key="k", extensions={"ext": "v"})

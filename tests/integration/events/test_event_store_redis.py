@@ -113,6 +113,60 @@ async def test_after_flushall_a_group_starts_again_and_subscribers_go_on(redis_s
         await member
 
 
+async def publish_elsewhere(url: str, numbers: range) -> None:
+    """Publish from a store of its own, as another process does."""
+    other = RedisEventStore.open(url)
+    await other.append([("made", Event("made", n)) for n in numbers])
+    await other.close()
+
+
+async def test_a_log_that_was_lost_and_has_grown_past_its_readers_is_read_from_its_first_event(redis_server) -> None:
+    redis_server.command("FLUSHALL")
+    seen: Chan[int] = Chan(100)
+    handlers = EventHandlers()
+
+    @handlers.on("made")
+    async def made(ctx, event, data: int) -> None:
+        await seen.send(data)
+
+    async with EventBus(redis_server.url) as bus, with_cancel(CTX) as ctx, bus.subscribe("made") as live:
+        member = asyncio.ensure_future(bus.handle(ctx, "made", handlers, group="g", after=0))
+        for n in range(3):
+            await bus.publish(CTX, Event("made", n))
+        assert [await seen.recv() for _ in range(3)] == [0, 1, 2]
+        assert [(await live.channel.recv()).event.data for _ in range(3)] == [0, 1, 2]
+        redis_server.command("FLUSHALL")
+        await publish_elsewhere(redis_server.url, range(10, 20))
+        handled, heard = set(), set()
+        async with asyncio.timeout(20):
+            while len(handled) < 10 or len(heard) < 10:
+                handled |= {await seen.recv()} if len(handled) < 10 else set()
+                heard |= {(await live.channel.recv()).event.data} if len(heard) < 10 else set()
+        assert handled == heard == set(range(10, 20))
+        ctx.cancel()
+        await member
+
+
+async def test_a_redis_that_came_back_without_its_newest_events_has_another_log(redis_server) -> None:
+    redis_server.command("FLUSHALL")
+    await publish_elsewhere(redis_server.url, range(3))
+    store = RedisEventStore.open(redis_server.url)
+    assert await store.last() == 3
+    known = store.log_id
+    store._looked -= 10
+    assert (await store.last(), store.log_id) == (3, known)
+    redis_server.command("XDEL {fairway:events}:log 2-0 3-0")  # as if it had been restored to where it was before
+    redis_server.command("XSETID {fairway:events}:log 1-0")
+    redis_server.command("SET {fairway:events}:last 1")
+    await publish_elsewhere(redis_server.url, range(10, 15))
+    store._looked -= 10
+    assert (await store.last(), store.log_id == known) == (6, False)
+    other = RedisEventStore.open(redis_server.url)
+    assert (await other.last(), other.log_id) == (6, store.log_id)  # one log for all who read it
+    await store.close()
+    await other.close()
+
+
 async def test_a_redis_that_evicts_is_refused(redis_server) -> None:
     redis_server.command("CONFIG SET maxmemory-policy allkeys-lru")
     store = RedisEventStore.open(redis_server.url)

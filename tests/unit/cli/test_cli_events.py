@@ -23,12 +23,13 @@ class Daemon:
     def __init__(self, *scripts: list[Any]) -> None:
         self.scripts = list(scripts)
         self.queries: list[dict[str, Any]] = []
+        self.logs = ["one"]  # of the looks to come; the last one stays
 
     def __call__(self, project: object) -> Daemon:
         return self
 
-    def get(self, path: str) -> dict[str, int]:
-        return {"last": 41}
+    def get(self, path: str) -> dict[str, Any]:
+        return {"last": 41, "log_id": self.logs.pop(0) if len(self.logs) > 1 else self.logs[0]}
 
     def stream(self, method: str, path: str, **query: Any) -> Any:
         self.queries.append(query)
@@ -66,6 +67,15 @@ def test_subscribe_goes_on_where_it_was_when_the_daemon_restarts(invoke) -> None
     assert result.exit_code == 0, result.output
     assert shown(result) == [42, 43]
     assert [query["after"] for query in daemon.queries] == [41, 42, 42, 43]
+
+
+def test_subscribe_begins_again_where_the_daemon_comes_back_with_another_log(invoke) -> None:
+    daemon = Daemon([("made", item(42)), Unreachable("The daemon went away.")], [("made", item(1))])
+    daemon.logs = ["one", "two"]
+    result = invoke(daemon, "subscribe", "t", "--json")
+    assert shown(result) == [42, 1]
+    assert [query["after"] for query in daemon.queries] == [41, 0, 1]
+    assert "The log was lost" in result.stderr
 
 
 def test_subscribe_says_so_where_there_is_no_daemon_at_all(invoke, monkeypatch) -> None:

@@ -90,3 +90,13 @@ async def test_an_event_of_before_the_bound_of_its_depth_becomes_a_dead_letter(t
     (letter,) = await store.read(offset, 1)
     assert (letter.event.extensions["deadoffset"], letter.event.data) == (str(offset), data)
     await store.close()
+
+
+async def test_a_file_is_one_log_however_often_it_is_opened_and_another_file_another(tmp_path) -> None:
+    found = []
+    for path in (tmp_path / "a.db", tmp_path / "a.db", tmp_path / "b.db"):
+        store = SqliteEventStore(path)
+        await store.last()
+        found.append(store.log_id)
+        await store.close()
+    assert found[0] == found[1] != found[2]

@@ -40,6 +40,7 @@ class HttpEventStore:
         self._session: ClientSession | None = None
         self._durability: Durability = "process"
         self._changes = 0
+        self._log_id = ""
         self._closed = False
         self._waiting: set[asyncio.Task[Any]] = set()
 
@@ -76,6 +77,11 @@ class HttpEventStore:
         """See `EventStore.last`."""
         return int((await self._position())["last"])
 
+    @property
+    def log_id(self) -> str:
+        """See `EventStore.log_id`; that of the daemon's store."""
+        return self._log_id
+
     async def offset_before(self, at: float) -> int:
         """See `EventStore.offset_before`."""
         return int((await self._position(before=max(0.0, at)))["before"])
@@ -100,6 +106,7 @@ class HttpEventStore:
         position = await self._get("/v1/events/position", **query)
         self._changes = position["changes"]
         self._durability = position["durability"]
+        self._log_id = position.get("log_id", "")
         return position
 
     async def join(self, group: str, pattern: str, after: int | None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import logging
+import os
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
 from itertools import islice
@@ -64,6 +65,7 @@ class MemoryEventStore:
             raise EventError(f"expected max_events >= 1, got {max_events}")
         self._log: list[Stored] = []
         self._last = 0
+        self._log_id = os.urandom(8).hex()
         self._max = max_events
         self._clock = clock
         self._groups: dict[str, _Group] = {}
@@ -109,6 +111,11 @@ class MemoryEventStore:
     async def last(self) -> int:
         """See `EventStore.last`."""
         return self._last
+
+    @property
+    def log_id(self) -> str:
+        """See `EventStore.log_id`: it lives as long as the store."""
+        return self._log_id
 
     async def offset_before(self, at: float) -> int:
         """See `EventStore.offset_before`."""

@@ -4,8 +4,9 @@ Every step is a script (`redis_scripts`), so that its outcome is one of the cont
 connection waits for news (`XREAD BLOCK` of two seconds, never for ever) on behalf of every waiter in this process.
 
 All keys of a namespace lie in one slot of a cluster, and `fairway.resp` follows that slot. After FLUSHALL the log is
-empty and offsets start again at 1; members of a group join it again from the start. After a failover events that were
-not replicated are gone, as with every use of Redis.
+empty and offsets start again at 1; members of a group join it again from the start. After a failover, or a restart from
+a snapshot, events that were not there are gone, as with every use of Redis, and others get their offsets: the log has an
+id, which whoever looks replaces where its end is not what it was (`redis_scripts.LOOK`), and readers begin again.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import os
 import re
+import time
 from collections.abc import Sequence
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
@@ -34,6 +37,7 @@ _BLOCK_MS = 2000
 # Seconds between two looks of the listener: what comes faster comes together. The pause doubles while all that it hears
 # was appended here.
 _SPACING = (0.001, 0.008)
+_LOOK = 1.0  # seconds between two looks whether the log is still the one that was read
 _PAUSE = 0.5  # seconds between two tries of the listener while Redis is away
 _NOT_NOW = ("MOVED", "ASK", "TRYAGAIN", "CLUSTERDOWN", "LOADING", "MASTERDOWN", "BUSY")  # refusals that pass
 _LOG = logging.getLogger("fairway.events")
@@ -44,6 +48,7 @@ FAULTS = Faults(
     url=EventError,
 )
 _APPEND = Script("append", scripts.APPEND)
+_LOG_LOOK = Script("look", scripts.LOOK)
 _JOIN = Script("join", scripts.JOIN)
 _LEAVE = Script("leave", scripts.LEAVE)
 _CLAIM = Script("claim", scripts.CLAIM)
@@ -77,6 +82,10 @@ class RedisEventStore:
         self._wakeups = Wakeups()
         self._woken = 0  # offset up to which waiters have been woken
         self._listener: asyncio.Task[None] | None = None
+        self._clock = time.monotonic
+        self._looked = -_LOOK  # when it made sure of the log the last time
+        self._log_id = b""
+        self._newest: tuple[int, bytes] = (0, b"")  # the newest offset then, and when it was appended
         self._size = _FIRST_READ  # bytes of an event, as the last read found them
 
     @classmethod
@@ -143,10 +152,28 @@ class RedisEventStore:
         return found
 
     async def last(self) -> int:
-        """See `EventStore.last`."""
-        last = int(await self._call(b"GET", self._prefix + "last") or 0)
-        self._woken = min(self._woken, last)  # the log may have been lost
-        return last
+        """See `EventStore.last`. Now and then, and where that is less than before, it makes sure of the log."""
+        newest = int(await self._call(b"GET", self._prefix + "last") or 0)
+        if newest < self._newest[0] or self._clock() - self._looked >= _LOOK:
+            try:
+                newest = await self._look()
+            except EventStoreUnavailable as error:  # its slot is on its way, say: another time
+                _LOG.info("event store: %s; not looked whether the log is still the one that was read", error)
+        self._woken = min(self._woken, newest)  # the log may have been lost
+        return newest
+
+    async def _look(self) -> int:
+        keys, fresh = self._keys("last", "id", "log"), os.urandom(8).hex()
+        newest, log_id, at = await self._run(_LOG_LOOK, keys, [self._log_id, *self._newest, fresh])
+        self._looked = self._clock()
+        if log_id != self._log_id or newest >= self._newest[0]:  # else an answer that was overtaken
+            self._log_id, self._newest = log_id, (newest, at)
+        return int(newest)
+
+    @property
+    def log_id(self) -> str:
+        """See `EventStore.log_id`."""
+        return self._log_id.decode()
 
     async def offset_before(self, at: float) -> int:
         """See `EventStore.offset_before`: a binary search over the stream."""
@@ -187,7 +214,7 @@ class RedisEventStore:
     async def _listen(self, after: int) -> None:
         log, wake = self._prefix + "log", self._prefix + "wake"
         seen: dict[str, str] = {log: f"{after}-0", wake: "0-0"}
-        position, lost, pause = after, False, _SPACING[0]
+        position, lost, pause, log_id = after, False, _SPACING[0], self._log_id
         while not self._closed:
             try:
                 # One entry is news enough; whoever waits reads what it wants, whole documents need not come twice.
@@ -198,7 +225,8 @@ class RedisEventStore:
                     seen[stream.decode()] = entries[-1][0].decode()
                 if news or len(self._wakeups):
                     last = await self.last()
-                    lost, position = last < position, last
+                    lost = last < position or log_id != self._log_id
+                    position, log_id = last, self._log_id
                     seen[log] = f"{last}-0"
             except EventStoreUnavailable as error:
                 _LOG.warning("event store: %s; listening again in %.1f s", error, _PAUSE)

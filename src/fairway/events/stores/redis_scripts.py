@@ -1,7 +1,7 @@
 """The Redis store's steps as Lua: each one atomic, time from Redis alone, every key in one slot.
 
 Keys, all tagged ``{NAMESPACE}``: ``log`` a stream whose ids are ``OFFSET-0`` (fields t topic, a appended at, k
-partition key, d CloudEvents JSON); ``last`` the newest offset; ``u:…`` the offset of a (source, id) for a day;
+partition key, d CloudEvents JSON); ``last`` the newest offset; ``id`` which log it is; ``u:…`` the offset of a (source, id) for a day;
 ``groups`` the set of names; ``g:NAME`` a hash (pattern, cursor, dead, seen, epoch); ``p:NAME`` a hash offset →
 "fence leased key"; ``r:NAME`` a sorted set of claimable offsets; ``t:NAME`` a sorted set of leases and delays by due
 time; ``k:NAME:EPOCH:KEY`` the unfinished offsets of one partition key in order, where the epoch tells a group from one
@@ -37,6 +37,26 @@ end
 return offsets
 """
 )
+
+# KEYS last id log; ARGV the id known, the newest offset known and when it was appended ('' for none), a fresh id.
+# Answers {newest offset, id, when that was appended}. The log is another one where its id is gone, where it ends before
+# the offset known, or has another event there: a server that came back without its newest events has been given others.
+LOOK = """
+local last, id = redis.call('GET', KEYS[1]) or '0', redis.call('GET', KEYS[2])
+local function at(offset)
+  local found = redis.call('XRANGE', KEYS[3], offset .. '-0', offset .. '-0')[1]
+  return found and found[2][4] or ''
+end
+if id and id == ARGV[1] and ARGV[3] ~= '' then
+  local there = at(ARGV[2])
+  if tonumber(last) < tonumber(ARGV[2]) or (there ~= '' and there ~= ARGV[3]) then id = false end
+end
+if not id then
+  id = ARGV[4]
+  redis.call('SET', KEYS[2], id)
+end
+return {tonumber(last), id, at(last)}
+"""
 
 # KEYS groups g last epoch; ARGV skew name pattern after ('' for now).
 JOIN = (

@@ -43,6 +43,7 @@ CREATE TABLE IF NOT EXISTS event (
     UNIQUE (source, id)
 ) STRICT;
 CREATE INDEX IF NOT EXISTS event_at ON event (at);
+CREATE TABLE IF NOT EXISTS event_log (one INTEGER PRIMARY KEY CHECK (one = 1), id TEXT NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS consumer_group (
     name TEXT PRIMARY KEY, pattern TEXT NOT NULL, cursor INTEGER NOT NULL, dead INTEGER NOT NULL DEFAULT 0,
     seen REAL NOT NULL DEFAULT 0
@@ -93,10 +94,14 @@ class SqliteEventStore:
         self._writer = Writer(path, _SCHEMA)
         self._db = self._writer.connection
         self._log = EventLog(self._db, clock)
+        self._log_id = ""
         self._writer.start(self._migrate, self._log.ended)
 
     def _migrate(self) -> None:
-        """Bring a file of a release before this one up to date."""
+        """Bring a file of a release before this one up to date, and read which log it is."""
+        sql = "INSERT INTO event_log (one, id) VALUES (1, lower(hex(randomblob(8)))) ON CONFLICT DO NOTHING"
+        self._db.execute(sql)
+        self._log_id = str(self._db.execute("SELECT id FROM event_log").get)
         if "seen" not in {row[1] for row in self._db.execute("PRAGMA table_info(consumer_group)")}:
             self._db.execute("ALTER TABLE consumer_group ADD COLUMN seen REAL NOT NULL DEFAULT 0")
             self._db.execute("UPDATE consumer_group SET seen = ?", (self._clock.time(),))
@@ -154,6 +159,11 @@ class SqliteEventStore:
 
         self._log.last = max(self._log.last, await self._writer.run(work, writes=False))
         return self._log.last
+
+    @property
+    def log_id(self) -> str:
+        """See `EventStore.log_id`: it lies in the file."""
+        return self._log_id
 
     async def offset_before(self, at: float) -> int:
         """See `EventStore.offset_before`."""
