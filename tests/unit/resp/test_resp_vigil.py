@@ -40,8 +40,24 @@ def test_where_it_gains_it_is_done_but_for_the_trials() -> None:
 
 
 def test_where_it_gains_nothing_the_trials_cost_little() -> None:
-    caller = Caller(asleep=40e-6, awake=60e-6)
+    caller = Caller(asleep=59e-6, awake=60e-6)
     assert 0 < caller.calls(100 * PERIOD * WINDOW) <= 100 * AWAKE * WINDOW
+
+
+def test_where_sleeping_is_faster_than_staying_awake_was_it_is_not_tried_again() -> None:
+    caller = Caller(asleep=80e-6, awake=100e-6)
+    assert 0 < caller.calls(10 * PERIOD * WINDOW) <= AWAKE * WINDOW
+    caller.awake = 40e-6
+    caller.asleep = 105e-6
+    assert caller.calls(100 * PERIOD * WINDOW) > 90 * PERIOD * WINDOW
+
+
+def test_where_both_seem_to_share_a_processor_it_is_not_tried_at_all() -> None:
+    caller = Caller(asleep=25e-6, awake=20e-6)
+    assert caller.calls(10 * PERIOD * WINDOW) == 0
+    caller.asleep = 100e-6
+    caller.calls(2 * WINDOW + TRIAL)
+    assert caller.calls(10 * WINDOW) == 10 * WINDOW
 
 
 def test_a_gain_that_is_small_is_none() -> None:
@@ -88,13 +104,43 @@ def test_calls_far_apart_are_never_stayed_awake_for() -> None:
     assert Caller(asleep=1.5 * CLOSE_S, awake=1.5 * CLOSE_S).calls(20_000) == 0
 
 
-def test_after_a_pause_it_is_slept_until_a_trial_tells_otherwise() -> None:
+def test_after_a_pause_it_is_slept_until_it_is_known_to_be_one() -> None:
+    caller = Caller(asleep=120e-6, awake=60e-6)
+    caller.calls(20 * WINDOW)
+    assert caller.call()
+    for _ in range(5):
+        caller.now += 60.0
+        caller.calls(WINDOW)
+        assert caller.calls(WINDOW) <= 2
+        assert caller.calls(10 * WINDOW) == 10 * WINDOW
+
+
+def test_after_a_pause_it_is_left_again_where_it_does_not_gain_any_more() -> None:
     caller = Caller(asleep=120e-6, awake=60e-6)
     caller.calls(20 * WINDOW)
     assert caller.call()
     caller.now += 60.0
-    caller.calls(WINDOW)
-    assert caller.calls(WINDOW) == 0
+    caller.asleep, caller.awake = 65e-6, 90e-6
+    assert caller.calls(20 * WINDOW) <= 3 * WINDOW + 1
+    caller.now += 60.0
+    assert caller.calls(20 * WINDOW) <= AWAKE * WINDOW  # a trial
+
+
+def test_a_burst_that_begins_slowly_is_tried_at_once() -> None:
+    caller = Caller(asleep=40e-6, awake=60e-6)
+    caller.calls(ASLEEP * WINDOW + TRIAL + 2 * WINDOW)
+    caller.now += 60.0
+    caller.asleep = 120e-6
+    caller.calls(3 * WINDOW + TRIAL)
+    assert caller.calls(10 * WINDOW) == 10 * WINDOW
+
+
+def test_single_calls_after_a_burst_are_slept_over() -> None:
+    caller = Caller(asleep=120e-6, awake=60e-6)
+    caller.calls(20 * WINDOW)
+    caller.asleep = caller.awake = 20e-3
+    caller.calls(2 * WINDOW)
+    assert caller.calls(20 * WINDOW) == 0
 
 
 def test_calls_that_others_join_tell_nothing() -> None:
