@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 import msgspec
 from starlette.requests import Request
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 MAX_BATCH = 1000
 _BATCH = 256
 _PATIENCE = 15.0  # seconds that publishers wait for a client that asked for `block` and reads nothing
+_ESCAPED = re.compile(r"\\(.)")
 _POLICIES = ("block", "drop_oldest", "drop_newest", "disconnect")
 
 
@@ -142,19 +145,15 @@ def _message(stored: Stored) -> ServerSentEvent:
 def _events(request: Request, body: bytes, topic: str) -> list[Event]:
     """Read structured, batched or binary CloudEvents; an event without a type gets the topic's name."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if "ce-type" in request.headers and not kind.startswith("application/cloudevents"):
+        return [_binary(request, kind, body)]
     if kind != "application/json" and not kind.endswith("+json"):
         raise RequestError(
             f"Expected Content-Type application/cloudevents+json or application/json, got {kind[:80] or 'none'!r}.",
             code="request.unsupported",
         )
-    try:
-        document = msgspec.json.decode(body)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-        raise RequestError(f"The body is not JSON: {error}.", code="request.json") from None
+    document = _json(body)
     check_depth(body, around=isinstance(document, list))
-    if "ce-type" in request.headers:
-        attributes = {name[3:]: value for name, value in request.headers.items() if name.startswith("ce-")}
-        return [Event.decode({**attributes, "data": document})]
     documents = document if isinstance(document, list) else [document]
     if not 1 <= len(documents) <= MAX_BATCH:
         raise RequestError(f"Expected 1 to {MAX_BATCH} events, got {len(documents)}.", field="$")
@@ -166,6 +165,51 @@ def _events(request: Request, body: bytes, topic: str) -> list[Event]:
             )
         events.append(Event.decode({"type": topic, **one}))
     return events
+
+
+def _binary(request: Request, kind: str, body: bytes) -> Event:
+    """Read an event whose attributes are headers and whose data is the body, of any media type.
+
+    Source: CloudEvents 1.0, HTTP Protocol Binding, 3.1.
+    """
+    document: dict[str, Any] = {
+        name[3:]: _header(value) for name, value in request.headers.items() if name.startswith("ce-")
+    }
+    document.pop("data_base64", None)
+    document["datacontenttype"] = request.headers.get("content-type") or None
+    document["data"] = None
+    if kind == "application/json" or kind.endswith("+json"):
+        document["data"] = _json(body)
+        check_depth(body)
+    elif kind:
+        document["data"] = _text(kind, body)
+    elif body:
+        raise RequestError("Expected the data's media type in Content-Type, got none.", code="request.unsupported")
+    return Event.decode(document)
+
+
+def _header(value: str) -> str:
+    """Return an attribute's value: without quotes around it, %XX read as UTF-8."""
+    if len(value) >= 2 and value[0] == value[-1] == '"':
+        value = _ESCAPED.sub(r"\1", value[1:-1])
+    return unquote(value)
+
+
+def _text(kind: str, body: bytes) -> str | bytes:
+    """Return the body as text where its media type says that it is some and it is UTF-8, else as it is."""
+    if kind.startswith("text/") or kind == "application/xml" or kind.endswith("+xml"):
+        try:
+            return body.decode()
+        except UnicodeDecodeError:
+            return body
+    return body
+
+
+def _json(body: bytes) -> Any:
+    try:
+        return msgspec.json.decode(body)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise RequestError(f"The body is not JSON: {error}.", code="request.json") from None
 
 
 def _after(request: Request) -> int | None:

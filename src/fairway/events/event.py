@@ -25,6 +25,8 @@ _STEPS = {ord("["): 1, ord("]"): -1}
 _KNOWN = {"specversion", "id", "source", "type", "time", "subject", "datacontenttype", "data", "data_base64"}
 _AwareTime = Annotated[datetime, msgspec.Meta(tz=True)]
 _EXTENSION = re.compile(r"[a-z0-9]{1,40}\Z")
+_JSON: Final = "application/json"
+_MEDIA_TYPE = re.compile(r"[\w!#$&^.+-]+/[\w!#$&^.+-]+[ \t]*(?:;.*)?\Z", re.ASCII)
 
 
 def _now() -> datetime:
@@ -59,6 +61,8 @@ class Event(msgspec.Struct, frozen=True):
         subject: What it is about, within the source, or None.
         partition_key: Events with one key are delivered in order, one at a time in a group; None for no order.
         extensions: Further CloudEvents attributes: lower-case names, string values.
+        content_type: Media type of the data where it is not the JSON that `data` is: ``application/xml`` for a string,
+            ``image/png`` for bytes. It is kept and handed on; nobody looks whether the data fits.
 
     Source: CloudEvents 1.0 (``partitionkey`` is its partitioning extension).
     """
@@ -71,6 +75,7 @@ class Event(msgspec.Struct, frozen=True):
     subject: str | None = None
     partition_key: str | None = None
     extensions: dict[str, str] = {}
+    content_type: str | None = None
 
     def check(self) -> Event:
         """Return itself. Raises `InvalidEvent`, which names the attribute that is missing, too long or of the wrong
@@ -90,6 +95,17 @@ class Event(msgspec.Struct, frozen=True):
                     f"expected {name} to be 1 to {MAX_ATTRIBUTE} printable characters, got {str(value)[:80]!r}",
                     field=name,
                 )
+        kind = self.content_type
+        if kind is not None and (
+            not isinstance(kind, str)
+            or len(kind) > MAX_ATTRIBUTE
+            or not kind.isprintable()
+            or not _MEDIA_TYPE.match(kind)
+        ):
+            raise InvalidEvent(
+                f"expected datacontenttype to be a media type such as application/xml, got {str(kind)[:80]!r}",
+                field="datacontenttype",
+            )
         if not isinstance(self.time, datetime) or self.time.tzinfo is None:
             raise InvalidEvent(f"event {self.type!r}: expected time with a time zone, got {self.time}", field="time")
         for name, value in self.extensions.items():
@@ -128,9 +144,11 @@ class Event(msgspec.Struct, frozen=True):
             document["partitionkey"] = self.partition_key
         document.update(self.extensions)
         if isinstance(self.data, bytes | bytearray | memoryview):
+            if self.content_type is not None:
+                document["datacontenttype"] = self.content_type
             document["data_base64"] = base64.b64encode(self.data).decode()
         else:
-            document["datacontenttype"] = "application/json"
+            document["datacontenttype"] = self.content_type or _JSON
             document["data"] = self.data
         try:
             encoded = msgspec.json.encode(document)
@@ -166,6 +184,9 @@ class Event(msgspec.Struct, frozen=True):
             fields["partition_key"] = document["partitionkey"]
         if document.get("time") is not None:
             fields["time"] = _time(document["time"])
+        kind = document.get("datacontenttype")
+        if kind is not None and (kind != _JSON or "data_base64" in document):
+            fields["content_type"] = kind
         fields["extensions"] = {
             name: value if isinstance(value, str) else msgspec.json.encode(value).decode()
             for name, value in document.items()

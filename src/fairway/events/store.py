@@ -249,6 +249,7 @@ def dead_letter(stored: Stored, group: str, deliveries: int, reason: str) -> tup
         subject=event.subject,
         partition_key=event.partition_key,
         extensions={**event.extensions, **story},
+        content_type=event.content_type,
     )
 
 

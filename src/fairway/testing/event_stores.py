@@ -64,8 +64,14 @@ class EventStoreConformance:
     async def test_an_event_survives_the_store_whole(self, store: EventStore) -> None:
         """Every attribute comes back."""
         event = Event("t", [1, "ü", None], source="s", subject="about", partition_key="k", extensions={"ext": "v"})
-        await store.append([("x", event)])
-        assert (await store.read(0, 1))[0].event == event
+        page = Event("t", "<a/>", source="s", content_type="application/xml; charset=utf-8")
+        image = Event("t", b"\x89PNG", source="s", content_type="image/png")
+        await store.append([("x", event), ("x", page), ("x", image)])
+        assert [stored.event for stored in await store.read(0, 3)] == [event, page, image]
+        await store.join("g", "x", 2)
+        [(offset, fence)] = await self._claim(store)
+        assert await store.kill("g", offset, fence, "why")
+        assert (await store.read(0, 1, "$dead.g"))[0].event.content_type == "image/png"
 
     async def test_the_same_event_is_stored_once(self, store: EventStore) -> None:
         """(source, id) is the deduplication key, within one call and over several."""

@@ -112,6 +112,40 @@ async def test_publish_takes_one_a_batch_and_the_binary_mode(client: Client, bus
 
 
 @pytest.mark.parametrize(
+    ("kind", "body", "data", "field"),
+    [
+        ("application/xml; charset=utf-8", b"<a/>", "<a/>", "data"),
+        ("text/plain", "ü".encode(), "ü", "data"),
+        ("text/plain; charset=latin-1", b"\xfc", "/A==", "data_base64"),
+        ("image/png", b"\x89PNG", "iVBORw==", "data_base64"),
+        ("application/vnd.api+json", b'{"a": 1}', {"a": 1}, "data"),
+        ("application/json", b"null", None, "data"),
+    ],
+)
+async def test_data_of_any_media_type_goes_through_with_it(
+    client: Client, kind: str, body: bytes, data: Any, field: str
+) -> None:
+    headers = {"ce_type": "t", "ce_source": "s", "ce_subject": '"%E2%82%AC \\"5"'}
+    status, answer = await client.call("POST", "/v1/events/x", body, content_type=kind, **headers)
+    assert status == 201, answer
+    async with client.stream("/v1/events?topic=x&follow=false&after=0") as events:
+        event = (await events.get())["data"]["event"]
+    assert (event["datacontenttype"], event.get(field), event["subject"]) == (kind, data, '€ "5')
+    again = {**event, "id": "again"}
+    assert (await client.post("/v1/events/x", again, "application/cloudevents+json", ce_type="ignored"))[0] == 201
+    _, log = await client.call("GET", "/v1/events/log?after=1")
+    assert log[0]["event"] == again
+
+
+async def test_an_event_in_binary_mode_may_have_no_data_but_none_of_an_unknown_kind(client: Client) -> None:
+    assert (await client.call("POST", "/v1/events/x", ce_type="t"))[0] == 201
+    status, problem = await client.call("POST", "/v1/events/x", b"?", ce_type="t")
+    assert (status, problem["code"]) == (415, "request.unsupported")
+    status, problem = await client.call("POST", "/v1/events/x", b"?", ce_type="t", content_type="png")
+    assert (status, problem["field"]) == (422, "datacontenttype")
+
+
+@pytest.mark.parametrize(
     ("target", "body", "kind", "status", "field"),
     [
         ("/v1/events/a", b"{", "application/json", 400, ""),

@@ -58,6 +58,9 @@ def test_what_is_left_out_gets_a_default() -> None:
         (b'{"type": "t", "time": "2026-01-31T12:00:00"}', "time"),
         (b'{"type": "t", "data_base64": "?"}', "data_base64"),
         (b'{"type": "t", "Upper": "x"}', "Upper"),
+        (b'{"type": "t", "datacontenttype": "xml"}', "datacontenttype"),
+        (b'{"type": "t", "datacontenttype": 5}', "datacontenttype"),
+        (b'{"type": "t", "datacontenttype": "a/b;\\n"}', "datacontenttype"),
         (b'{"type": "' + b"t" * 2000 + b'"}', "type"),
         (b"[" * 100_000, ""),
     ],
@@ -183,6 +186,25 @@ def test_the_redis_publisher_wants_a_redis_url_and_does_not_print_a_password() -
     with pytest.raises(EventError, match="redis://") as caught:
         RedisStreamsEventPublisher("http://user:secret@host/0")
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("document", "kind"),
+    [
+        (b'{"type":"t","data":{"a":1}}', None),
+        (b'{"type":"t","datacontenttype":"application/json","data":{"a":1}}', None),
+        (b'{"type":"t","datacontenttype":"application/vnd.api+json","data":{"a":1}}', "application/vnd.api+json"),
+        (b'{"type":"t","datacontenttype":"application/xml","data":"<a/>"}', "application/xml"),
+        (b'{"type":"t","datacontenttype":"application/json","data_base64":"e30="}', "application/json"),
+        (b'{"type":"t","data_base64":"e30="}', None),
+    ],
+)
+def test_the_media_type_of_the_data_stays(document: bytes, kind: str | None) -> None:
+    event = Event.decode(document)
+    assert event.content_type == kind
+    assert Event.decode(event.encode()) == event
+    told = msgspec.json.decode(document).get("datacontenttype")
+    assert told is None or msgspec.json.decode(event.encode())["datacontenttype"] == told
 
 
 def test_binary_data_is_binary_again_on_the_other_side() -> None:

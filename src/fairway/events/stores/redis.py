@@ -4,9 +4,10 @@ Every step is a script (`redis_scripts`), so that its outcome is one of the cont
 connection waits for news (`XREAD BLOCK` of two seconds, never for ever) on behalf of every waiter in this process.
 
 All keys of a namespace lie in one slot of a cluster, and `fairway.resp` follows that slot. After FLUSHALL the log is
-empty and offsets start again at 1; members of a group join it again from the start. After a failover, or a restart from
-a snapshot, events that were not there are gone, as with every use of Redis, and others get their offsets: the log has an
-id, which whoever looks replaces where its end is not what it was (`redis_scripts.LOOK`), and readers begin again.
+empty and offsets start again at 1; members of a group join it again from the start. After a failover, or a restart
+from a snapshot, events that were not there are gone, as with every use of Redis, and others get their offsets: the log
+has an id, which whoever looks replaces where its end is not what it was (`redis_scripts.LOOK`);
+readers begin again then.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """The Redis store's steps as Lua: each one atomic, time from Redis alone, every key in one slot.
 
 Keys, all tagged ``{NAMESPACE}``: ``log`` a stream whose ids are ``OFFSET-0`` (fields t topic, a appended at, k
-partition key, d CloudEvents JSON); ``last`` the newest offset; ``id`` which log it is; ``u:…`` the offset of a (source, id) for a day;
+partition key, d CloudEvents JSON); ``last`` the newest offset; ``id`` which log it is; ``u:…`` the offset of a
+(source, id) for a day;
 ``groups`` the set of names; ``g:NAME`` a hash (pattern, cursor, dead, seen, epoch); ``p:NAME`` a hash offset →
 "fence leased key"; ``r:NAME`` a sorted set of claimable offsets; ``t:NAME`` a sorted set of leases and delays by due
 time; ``k:NAME:EPOCH:KEY`` the unfinished offsets of one partition key in order, where the epoch tells a group from one
