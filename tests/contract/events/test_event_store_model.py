@@ -318,7 +318,7 @@ def test_sqlite_store_agrees_with_the_model() -> None:
 def test_redis_store_agrees_with_the_model(tmp_path) -> None:
     if RedisServer.binary() is None:
         pytest.skip("no redis-server or valkey-server on this machine: apt-get install redis-server")
-    RedisModel.server = RedisServer(tmp_path)
+    RedisModel.server = RedisServer(tmp_path, "always")  # else SIGKILL may lose what a slow disk still waits for
     RedisModel.server.start()
     try:
         run_state_machine_as_test(RedisModel, settings=settings(max_examples=20, stateful_step_count=40, **_SETTINGS))
