@@ -27,6 +27,7 @@ BLOCK_S = 2.0
 _PAUSE_S = 0.5  # before asking again while a lane cannot wait
 _SPLIT_S = 0.05  # the same while the keys are on their way to another node
 _COUNT = 1  # entries that a read answers: that there is one is the news
+_IDLE = 8  # connections that are kept for the next to wait
 
 
 class Lanes:
@@ -40,6 +41,7 @@ class Lanes:
         self._places = places
         self._idle: list[Link] = []
         self._busy: dict[Link, str] = {}  # and the wake stream that rouses it
+        self._closed = False
 
     async def wait(
         self, streams: dict[str, str], timeout_s: float, command: Sequence[Argument] | None = None
@@ -52,11 +54,8 @@ class Lanes:
             command: What Redis is to carry out then.
 
         Returns:
-            Its answer; None without a command, or where nobody could wait or the command has to be sent again: then
-            some time has passed.
-
-        Raises:
-            StoreUnavailable: Redis refused the command.
+            Its answer; None without a command, or where nobody could wait, which takes a pause, or Redis refused the
+            command: whoever sends it again by the common way is told why.
         """
         link = self._idle.pop() if self._idle else Link(self._places(), patience=BLOCK_S + 5.0)
         self._busy[link] = next(iter(streams))
@@ -74,7 +73,8 @@ class Lanes:
             return None
         finally:
             del self._busy[link]
-            if len(answers) and not any(isinstance(answer, Exception) for answer in answers):
+            sound = len(answers) and not any(isinstance(answer, Exception) for answer in answers)
+            if sound and len(self._idle) < _IDLE and not self._closed:
                 self._idle.append(link)
             else:
                 await link.close()
@@ -87,11 +87,7 @@ class Lanes:
             if not leads_elsewhere(reading):
                 log.get("jobs").warning("cannot listen to redis", error=str(reading), again_in_s=_PAUSE_S)
             await asyncio.sleep(_SPLIT_S if leads_elsewhere(reading) else _PAUSE_S)
-        if isinstance(answer, Refusal):
-            if leads_elsewhere(answer):
-                return None
-            raise Link(self._places()).refused(answer) from answer
-        return answer
+        return None if isinstance(answer, Refusal) else answer
 
     async def _send(self, link: Link, commands: list[Sequence[Argument]]) -> list[Any]:
         futures: list[Any] = []
@@ -111,6 +107,7 @@ class Lanes:
 
     async def close(self) -> None:
         """Drop the connections; who waits is told that Redis is away. Idempotent."""
+        self._closed = True
         links = [*self._idle, *self._busy]
         self._idle.clear()
         for link in links:
