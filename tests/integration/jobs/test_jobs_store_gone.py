@@ -13,6 +13,7 @@ from fairway.jobs.errors import StoreUnavailable
 from fairway.jobs.job import JobFilter, NewJob, raw
 from fairway.jobs.store import StoreOptions
 from fairway.jobs.stores.sqlite import SqliteStore
+from fairway.jobs.stores.sqlite_schema import WAL_SIZE
 from fairway.testing import FakeClock
 
 pytestmark = pytest.mark.integration
@@ -39,10 +40,9 @@ async def test_a_full_disk_is_told_and_survived(tmp_path: Path, where: str, capl
 
     async with Queue(SqliteStore(tmp_path / "jobs.db")) as queue:
         acked = [(await queue.enqueue(echo, "x" * 2_000)).id for _ in range(50)]
-        log = (tmp_path / "jobs.db-wal").stat().st_size
         # A store with more and more to do folds its log at twice its usual length at the latest: three times as much
         # room is more than that for the log, and soon too little for the file.
-        with full_disk(log // 2 if where == "within the log" else 3 * log):
+        with full_disk(WAL_SIZE // 8 if where == "within the log" else 3 * WAL_SIZE):
             with pytest.raises(StoreUnavailable, match="cannot write"):
                 for _ in range(4_000):
                     acked.append((await queue.enqueue(echo, "x" * 20_000)).id)

@@ -11,7 +11,8 @@ import pytest
 from fairway.jobs.errors import StoreUnavailable
 from fairway.jobs.job import NewJob
 from fairway.jobs.stores.sqlite import SqliteStore
-from fairway.jobs.stores.sqlite_writer import Writer
+from fairway.jobs.stores.sqlite_engine import Engine
+from fairway.jobs.stores.sqlite_writer import Operation, Writer
 
 
 async def test_nobody_waits_for_a_writer_that_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -19,11 +20,15 @@ async def test_nobody_waits_for_a_writer_that_is_gone(tmp_path: Path, monkeypatc
     await store.open()
     go_on = threading.Event()
 
-    def fail(writer: Writer) -> None:
+    following = Writer._next
+
+    def fail(writer: Writer, engine: Engine) -> Operation | None:
+        if not writer.commits:
+            return following(writer, engine)
         go_on.wait(5.0)
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr(Writer, "_checkpoint", fail)
+    monkeypatch.setattr(Writer, "_next", fail)
     try:
         async with asyncio.timeout(5.0):
             await store.enqueue([NewJob(kind="one")])  # committed, and said so, before the fault

@@ -10,13 +10,17 @@ expires a lease.
 
 from __future__ import annotations
 
+import errno
 import fcntl
+import logging
 import os
 from pathlib import Path
 
 import apsw
 
 from fairway.jobs.errors import JobError, StoreUnavailable
+
+_log = logging.getLogger(__name__)
 
 MINIMUM_SQLITE = 3_051_003
 """3.51.3 mends the WAL-reset bug that can corrupt a database. Source: https://sqlite.org/releaselog/3_51_3.html"""
@@ -35,7 +39,7 @@ STATE_CODES = {
 }
 
 WAL_PAGES = 1_000  # a checkpoint when the log holds so many; the writer starts it, after it has told its callers
-_FRAME = 4_096 + 24
+WAL_SIZE = 32 + (WAL_PAGES + 64) * (4_096 + 24)  # and for a commit or more that goes beyond it
 
 _VERSION = 1
 _SCHEMA = """
@@ -142,24 +146,32 @@ def open_writer(path: Path, cache_kib: int = 8_192) -> apsw.Connection:
             connection.pragma("user_version", _VERSION)
     elif version != _VERSION:
         raise JobError(f"expected {path} to have schema version {_VERSION}, got {version}", code="jobs.sqlite_schema")
-    _extend_wal(path)
     return connection
 
 
-def _extend_wal(path: Path) -> None:
-    """Give the log its size now: to write over blocks that exist saves each commit the file system's own journal.
+def extend_wal(path: Path) -> None:
+    """Give the log its size: to write over blocks that exist saves each commit the file system's own journal.
 
-    Zeros after the last frame are no frames to SQLite. Source: https://sqlite.org/fileformat2.html#wal_file_format
+    Nothing depends on it but speed: where the disk has no room for it, the log grows with what is written.
+
+    Zeros after the last frame are no frames to SQLite, whose recovery ends at the first with another salt. It writes
+    frames by their offset, truncates the file only beyond `journal_size_limit`, and has its locks on the database and
+    on ``-shm``: to close another descriptor of this file takes none from it. To be called on the writer's thread.
+    Sources: https://sqlite.org/fileformat2.html#wal_file_format, https://sqlite.org/walformat.html#wal_locks
     """
-    wal = path.with_name(path.name + "-wal")
-    if not wal.exists():
-        return
-    with wal.open("r+b") as file:
-        missing = WAL_PAGES * _FRAME - file.seek(0, os.SEEK_END)
-        if missing > 0:
-            file.write(bytes(missing))
-            file.flush()
-            os.fsync(file.fileno())
+    try:
+        with path.with_name(path.name + "-wal").open("r+b", buffering=0) as file:
+            size = file.seek(0, os.SEEK_END)
+            try:
+                if size < WAL_SIZE:
+                    if file.write(bytes(WAL_SIZE - size)) < WAL_SIZE - size:
+                        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                    os.fsync(file.fileno())
+            except OSError:
+                file.truncate(size)  # what room there is is for jobs
+                raise
+    except OSError as error:
+        _log.info("the log of the job store %s was not given its size: %s", path, error)
 
 
 def open_reader(path: Path) -> apsw.Connection:

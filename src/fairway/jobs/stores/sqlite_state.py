@@ -147,6 +147,14 @@ class EngineState:
             if queue.fresh:
                 queue.fresh = []
 
+    def begin_log(self) -> None:
+        """Write something, and change nothing.
+
+        The first transaction after a checkpoint gives the log a new header, which SQLite brings to the disk before the
+        transaction itself. Source: walFrames in https://sqlite.org/src/file/src/wal.c
+        """
+        self._begin()
+
     def rollback(self) -> None:
         """Undo the transaction; `load` has to follow."""
         self._forget_new()
