@@ -100,6 +100,7 @@ class Protocol(HttpToolsProtocol):
     _body = b""
     _begun = _ended = 0  # messages in what is being read
     _taken: tuple[dict[bytes, bytes], bytes, bool] | None = None  # the last of them, if it went the short way
+    _idle_since = 0.0  # by the loop's clock
     _head: Head | None = None  # of the request before, where the parser is at its end and nowhere else
 
     def data_received(self, data: bytes) -> None:
@@ -107,10 +108,8 @@ class Protocol(HttpToolsProtocol):
         head = self._head
         if head is not None and self.cycle.response_complete and not self.flow.write_paused:
             body = head.body_of(data, LONGEST)
-            if body is not None:
-                self._unset_keepalive_if_required()
-                if self._begin(head.url, head.headers, body, head.keep_alive):
-                    return
+            if body is not None and self._begin(head.url, head.headers, body, head.keep_alive):
+                return
         self._begun = self._ended = 0
         self._taken = None
         super().data_received(data)
@@ -218,7 +217,25 @@ class Protocol(HttpToolsProtocol):
         status, head, body = answer(future)
         self._write(status, head, body, cycle.keep_alive)
         cycle.response_complete = True
-        self.on_response_complete()
+        if self.pipeline or self.transport.is_closing():
+            self.on_response_complete()
+            return
+        self.server_state.total_requests += 1
+        self.flow.resume_reading()
+        self._idle_since = self.loop.time()
+        if self.timeout_keep_alive_task is None:
+            self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self._close_if_idle)
+
+    def _close_if_idle(self) -> None:
+        """Close a connection that was idle for long: one timer for many requests, each of which would set its own."""
+        self.timeout_keep_alive_task = None
+        if not self.cycle.response_complete:
+            return  # its end begins a new wait
+        left = self._idle_since + self.timeout_keep_alive - self.loop.time()
+        if left <= 0:
+            self.timeout_keep_alive_handler()
+        else:
+            self.timeout_keep_alive_task = self.loop.call_later(left, self._close_if_idle)
 
     def _answer(self, weakly: ref[RequestResponseCycle], status: int, head: bytes, body: bytes) -> bool:
         """Answer a request of the long way at once; False where back-pressure or its beginning forbids it."""

@@ -7,7 +7,7 @@ import gc
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
@@ -318,6 +318,60 @@ async def test_a_body_may_come_in_pieces(store: Store) -> None:
             await asyncio.sleep(0)
         assert (await peer.answer())[0] == 201
         assert api.long == 0
+
+
+class HeldTimers:
+    """A loop whose timers run when the test says so."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+        self.timers: list[tuple[float, Any]] = []
+
+    def time(self) -> float:
+        return self.now
+
+    def call_later(self, delay: float, call: Any) -> asyncio.TimerHandle:
+        self.timers.append((self.now + delay, call))
+        return asyncio.TimerHandle(self.now + delay, call, (), asyncio.get_running_loop())
+
+    def advance(self, seconds: float) -> None:
+        self.now += seconds
+        due = [timer for timer in self.timers if timer[0] <= self.now]
+        self.timers = [timer for timer in self.timers if timer[0] > self.now]
+        for _, call in due:
+            call()
+
+
+async def test_an_idle_connection_is_closed_after_its_last_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    held = HeldTimers()
+    made = Protocol.connection_made
+
+    def with_held_timers(protocol: Protocol, transport: Any) -> None:
+        made(protocol, transport)
+        protocol.loop = cast(asyncio.AbstractEventLoop, held)
+
+    monkeypatch.setattr(Protocol, "connection_made", with_held_timers)
+    store = Slow()
+    store.answers.set()
+    async with served(store) as api, api.connect() as peer:
+        for _ in range(3):
+            held.advance(4.0)
+            await peer.send(post())
+            assert (await peer.answer())[0] == 201
+            assert len(held.timers) == 1, "one for all"
+        store.answers.clear()
+        store.begun.clear()
+        await peer.send(post())
+        await store.begun.wait()
+        held.advance(60.0)  # a slow answer is not idleness
+        store.answers.set()
+        assert (await peer.answer())[0] == 201
+        held.advance(4.9)
+        await peer.send(post())
+        assert (await peer.answer())[0] == 201
+        held.advance(4.9)
+        held.advance(0.2)
+        assert await peer.ended()
 
 
 async def test_the_client_may_ask_to_close(store: Store) -> None:
