@@ -157,10 +157,10 @@ class Memory:
 
         A folder that cannot be written costs the next start its time and nothing else.
         """
-        import tempfile
-
         if self._path is None or self._code is None or self._files.keys() == self._kept.keys():
             return
+        import tempfile
+
         content = msgspec.json.encode(_Kept(self._code, self._files))
         with contextlib.suppress(OSError):
             fd, staged = tempfile.mkstemp(prefix=".new-", dir=self._path.parent)

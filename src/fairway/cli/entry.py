@@ -18,6 +18,9 @@ def main() -> None:
             gc.disable()  # what is imported now stays; the daemon turns it on again once the apps are up
             gc.set_threshold(20_000, 20, 50)  # as in `fairway.cli.main`
             ahead.begin(sys.argv[1:])
+            from fairway.lean import import_without
+
+            import_without("msgspec", "typing_extensions")  # which imports `inspect`, and offers what `typing` has
             from fairway.cli import plain
 
             status = plain.run(sys.argv[1:])

@@ -14,6 +14,9 @@ def main() -> int:
         # Started without anything between (`fairway.run.spare`): what a child must not keep of its parent goes here.
         os.chdir("/")
         os.closerange(3, 1 << 16)
+    from fairway.lean import import_without
+
+    import_without("msgspec", "typing_extensions")  # which offers what `typing` has
     from fairway.proxy.commandline import main as run
 
     return run()

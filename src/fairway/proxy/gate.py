@@ -9,8 +9,7 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from fairway.proxy.options import Network, in_networks
 from fairway.proxy.request import RequestHead
@@ -24,8 +23,7 @@ if TYPE_CHECKING:
 _CLIENTS: Final = 10_000
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """What the door answers instead of forwarding: status, reason and rendered extra fields."""
 
     status: int

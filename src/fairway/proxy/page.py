@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from email.utils import formatdate
 from http import HTTPStatus
 from typing import Final
 
@@ -20,6 +19,8 @@ def date_line() -> bytes:
     global _date  # noqa: PLW0603  # one rendering a second for all connections
     now = int(time.time())
     if _date[0] != now:
+        from email.utils import formatdate  # a door that starts has no time for it
+
         _date = (now, b"Date: " + formatdate(now, usegmt=True).encode("ascii") + b"\r\n")
     return _date[1]
 

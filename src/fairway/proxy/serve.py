@@ -113,9 +113,9 @@ class Door:
         close_metrics = self._serve_metrics(worker)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._ask_stop, self._options.grace)
-        # What lives now lives to the end: the collector need not look at it again.
+        # What lives now lives to the end: the collector need not look at it again. It need not look at it now either:
+        # imports leave some hundred objects behind, and every app waits for the processor that it would take.
         gc.enable()
-        gc.collect()
         gc.freeze()
         gc.set_threshold(20_000, 20, 50)
         for host, port in worker.addresses:

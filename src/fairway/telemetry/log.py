@@ -11,6 +11,8 @@ import threading
 from collections.abc import MutableMapping
 from typing import TYPE_CHECKING, Any, NamedTuple, TextIO, cast
 
+from fairway.lean import import_without
+
 if TYPE_CHECKING:
     from types import ModuleType
 
@@ -64,18 +66,7 @@ def _load() -> ModuleType:
     Its console renderer imports Rich, and with it Pygments, for tracebacks that are not wanted here: 5 MiB in every
     process that logs. Hidden from this one import, Rich is there for whoever imports it later.
     """
-    known = sys.modules.get("structlog")
-    if known is not None:
-        return known
-    hidden = "rich" not in sys.modules
-    if hidden:
-        sys.modules["rich"] = None  # type: ignore[assignment]  # the documented way to make an import fail
-    try:
-        import structlog
-    finally:
-        if hidden:
-            del sys.modules["rich"]
-    return structlog
+    return import_without("structlog", "rich")
 
 
 def _apply(structlog: ModuleType) -> None:
