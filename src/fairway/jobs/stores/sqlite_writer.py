@@ -198,7 +198,7 @@ class Writer:
         Whoever was told of a commit wakes up meanwhile and wants the interpreter. What is to be done here before the
         wait would hold him up, on a calm machine by a tenth of what the commit took; so it is done after a short one.
         """
-        if self._told:
+        if self._told and self._sized:
             self._told = False
             try:
                 operation = self._operations.get(timeout=_ASIDE_S)
@@ -207,10 +207,10 @@ class Writer:
             else:
                 self._checkpoint(waits=True)
                 return operation
-        if not self._sized and self.commits:  # not at the start, which others wait for
+        if not self._sized and self.commits:  # not at the start, which others wait for; then once, also if busy
             self._sized = True
             extend_wal(self._path)
-        if self._checkpoint():
+        if self._checkpoint() and self._operations.empty():
             self._cycle(engine, [Operation(Engine.begin_log, None)])
         wait = self._sleep_for(engine)
         return self._operations.get(timeout=wait) if wait > 0 else self._operations.get_nowait()
