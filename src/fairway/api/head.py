@@ -45,7 +45,7 @@ class Head:
         if data[end:] != body:
             return None
         # Once: a name comes once in a request on the short way, and no value has a line break.
-        at = data.lower().find(_LENGTH, 0, end)
+        at = data[:end].lower().find(_LENGTH)
         if at < 0:
             return None
         start = at + len(_LENGTH)
