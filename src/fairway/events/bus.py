@@ -24,7 +24,7 @@ from fairway.events.errors import BusClosed, EventError, EventStoreUnavailable, 
 from fairway.events.event import Event
 from fairway.events.handler import EventHandler
 from fairway.events.retention import Retainer, Retention
-from fairway.events.store import DEAD_PREFIX, EventStore, RetainedStore, Stored, revive
+from fairway.events.store import DEAD_PREFIX, EventStore, RecentStore, RetainedStore, Stored, revive
 from fairway.events.stores import open_event_store
 from fairway.events.subscription import Policy, Subscription
 from fairway.events.topic import check_topic
@@ -60,6 +60,7 @@ class EventBus:
         self._retainer: Retainer | None = None
         if retention is not None and isinstance(self.store, RetainedStore):
             self._retainer = Retainer(self.store, retention)
+        self._recent = self.store.recent if isinstance(self.store, RecentStore) else None
         self._ctx: Context = background()
         self._stop: CancelContext | None = None
         self._tasks = WaitGroup()
@@ -145,6 +146,9 @@ class EventBus:
 
     async def _store_and_wait(self, records: list[tuple[str, Event]]) -> list[int]:
         offsets = await self.store.append(records)
+        if self._recent is not None and self._live:
+            while self._cursor < offsets[-1] and (batch := self._recent(self._cursor, _BATCH)):
+                self._hand_over(batch)  # the task that reads the log would ask for what is here
         if self.store.features.objects and self._live:
             # In this process's memory: reading never waits, so the publisher hands over by itself what is new.
             while self._cursor < offsets[-1] and (batch := await self.store.read(self._cursor, _BATCH)):
@@ -277,16 +281,18 @@ class EventBus:
             after = batch[-1].offset if batch else max(after, cursor)
 
     async def _pump(self) -> None:
-        pause = _pauses()
+        pause, position = _pauses(), self._cursor
         while self._ctx.err() is None:
             try:
                 async with self._ctx.bind():
                     changes = self.store.changes
                     self._follow()
-                    batch = await self.store.read(self._cursor, _BATCH)
+                    # Else publishers have handed over what woke this task, and `wait` knows whether there is more.
+                    batch = await self.store.read(self._cursor, _BATCH) if self._cursor == position else []
                     if batch:
                         self._hand_over(batch)
                         await asyncio.sleep(0)  # readers take what was handed over before the next batch comes
+                    position = self._cursor
                     if len(batch) < _BATCH:
                         await self._wait_for_news(changes)
             except EventStoreUnavailable as error:

@@ -227,6 +227,18 @@ class RetainedStore(EventStore, Protocol):
         ...
 
 
+@runtime_checkable
+class RecentStore(EventStore, Protocol):
+    """A store that keeps what it has appended just now, so that subscribers in this process need not ask for it."""
+
+    def recent(self, after: int, limit: int) -> list[Stored]:
+        """Return up to `limit` events from the one right above `after` on, without a gap and as `read` gives them.
+
+        Empty where they are not in memory, though they may exist.
+        """
+        ...
+
+
 def dead_letter(stored: Stored, group: str, deliveries: int, reason: str) -> tuple[str, Event]:
     """Return topic and event of a dead letter.
 

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from fairway.concurrency import Chan, background, with_cancel
-from fairway.events import Event, EventBus, EventHandlers, GroupOptions, RedisStreamsEventPublisher
+from fairway.events import Event, EventBus, EventHandlers, GroupOptions, RedisStreamsEventPublisher, Subscription
 from fairway.events.errors import EventError, EventStoreUnavailable
 from fairway.events.stores.redis import RedisEventStore
 from fairway.testing.event_stores import EventStoreConformance
@@ -165,6 +165,58 @@ async def test_a_redis_that_came_back_without_its_newest_events_has_another_log(
     assert (await other.last(), other.log_id) == (6, store.log_id)  # one log for all who read it
     await store.close()
     await other.close()
+
+
+async def test_what_a_store_has_appended_itself_need_not_be_asked_for(redis_server) -> None:
+    redis_server.command("FLUSHALL")
+    store = RedisEventStore.open(redis_server.url)
+    assert store.recent(0, 10) == []
+    await store.append([("a", Event("t", n, id=str(n))) for n in range(5)])
+    assert store.recent(0, 10) == await store.read(0, 10)
+    assert [one.offset for one in store.recent(3, 10)] == [4, 5]
+    assert [one.offset for one in store.recent(1, 2)] == [2, 3]
+    assert store.recent(5, 10) == []
+    await publish_elsewhere(redis_server.url, range(1))
+    await store.append([("a", Event("t", "other words", id="0")), ("a", Event("t", "new"))])
+    assert store.recent(4, 10) == store.recent(5, 10) == []  # another process's is between
+    assert [one.event.data for one in store.recent(6, 10)] == ["new"]
+    await store.append([("a", Event("t", "x" * 20_000)), ("a", Event("t", "small"))])
+    assert store.recent(7, 10) == []
+    assert [one.event.data for one in store.recent(8, 10)] == ["small"]
+    await store.remove([9])
+    assert store.recent(8, 10) == []
+    await store.append([("a", Event("t", n)) for n in range(1000)])
+    assert len(store.recent(1009 - 256, 1000)) == 256
+    assert store.recent(1009 - 257, 1000) == []
+    await store.last()
+    redis_server.command("FLUSHALL")
+    await store.last()
+    assert store.recent(1000, 10) == []
+    await store.close()
+
+
+async def test_all_see_one_order_whoever_publishes_how_fast(redis_server) -> None:
+    redis_server.command("FLUSHALL")
+    async with EventBus(redis_server.url) as one, EventBus(redis_server.url) as two:
+        readers = [
+            await bus.open_subscription("t", policy="block", buffer=64, after=None, since=None) for bus in (one, two)
+        ]
+
+        async def publish(bus: EventBus, name: str) -> None:
+            for n in range(150):
+                await bus.publish(CTX, Event("t", [name, n]))
+
+        async def read(reader: Subscription) -> list[tuple[int, str]]:
+            found = [await reader.channel.recv() for _ in range(600)]
+            return [(stored.offset, str(stored.event.data)) for stored in found]
+
+        publishing = [publish(bus, f"{bus is one} {n}") for bus in (one, two) for n in range(2)]
+        async with asyncio.timeout(60):
+            first, second, *_ = await asyncio.gather(*(read(reader) for reader in readers), *publishing)
+        assert first == second
+        assert [offset for offset, _ in first] == list(range(1, 601))
+        for reader in readers:
+            reader.close()
 
 
 async def test_a_redis_that_evicts_is_refused(redis_server) -> None:

@@ -17,20 +17,22 @@ local clock = redis.call('TIME')
 local function now(skew) return tonumber(clock[1]) + tonumber(clock[2]) / 1000000 + tonumber(skew) end
 """
 
-# KEYS log last u…; ARGV skew ttl, then topic key document for each.
+# KEYS log last u…; ARGV skew ttl, then topic key document for each. Answers when it was, and the offsets: negative that
+# of an event that was there.
 APPEND = (
     _TIME
     + """
-local offsets = {}
+local at_time = string.format('%.6f', now(ARGV[1]))
+local offsets = {at_time}
 for i = 3, #KEYS do
   local known = redis.call('GET', KEYS[i])
   if known then
-    offsets[#offsets + 1] = tonumber(known)
+    offsets[#offsets + 1] = -tonumber(known)
   else
     local at = 3 + (i - 3) * 3
     local offset = redis.call('INCR', KEYS[2])
-    redis.call('XADD', KEYS[1], string.format('%d-0', offset), 't', ARGV[at], 'a',
-      string.format('%.6f', now(ARGV[1])), 'k', ARGV[at + 1], 'd', ARGV[at + 2])
+    redis.call('XADD', KEYS[1], string.format('%d-0', offset), 't', ARGV[at], 'a', at_time, 'k', ARGV[at + 1],
+      'd', ARGV[at + 2])
     redis.call('SET', KEYS[i], string.format('%d', offset), 'EX', ARGV[2])
     offsets[#offsets + 1] = offset
   end
