@@ -25,7 +25,7 @@ from fairway.events.topic import matcher
 
 EXPIRED_TOPIC = "$groups.expired"
 DAY = 86_400.0
-_GRACE = 3600.0  # seconds after a start in which members may come back before groups expire
+_GRACE = 3600.0  # seconds after a start, or a jump of the clock, before groups expire, and events after a jump
 _JUMP = 60.0  # seconds by which the time of day departs from the time that passes: it was set, or the machine slept
 _SLICE = 1000
 _LOG = logging.getLogger("fairway.events")
@@ -230,6 +230,7 @@ class Retainer:
         self._clock = clock
         self._began = clock.monotonic()
         self._apart = clock.time() - self._began
+        self._jumped = float("-inf")  # when the time of day was found to depart from the time that passes
         self.removed = 0
         self.expired = 0
 
@@ -257,17 +258,26 @@ class Retainer:
     async def look(self) -> None:
         """Delete what may not stay. Cancelling is safe: what is left goes at the next look."""
         now = self._clock.time()
+        self._notice_jump(now)
         await self._expire(now)
+        if self._clock.monotonic() - self._jumped < _GRACE:
+            await self._bound(0.0)  # a clock that was set wrong makes everything old; by then it may be right again
+            return
         if self._retention.keep is not None:
             self.removed += await self._store.trim(now - self._retention.keep)
         await self._bound(now)
 
+    def _notice_jump(self, now: float) -> None:
+        apart = now - self._clock.monotonic()
+        if abs(apart - self._apart) > _JUMP:
+            _LOG.warning(
+                "event retention: the clock was set, or the machine slept: no event goes for its age for an hour"
+            )
+            self._apart, self._jumped = apart, self._clock.monotonic()
+            self._began = self._jumped  # members that are there have had no time to say so
+
     async def _expire(self, now: float) -> None:
         idle = self._retention.groups
-        apart = now - self._clock.monotonic()
-        if abs(apart - self._apart) > _JUMP:  # members that are there have had no time to say so
-            self._began = self._clock.monotonic()
-            self._apart = apart
         if idle is None or self._clock.monotonic() - self._began < min(idle, _GRACE):
             return
         for group in await self._store.groups():

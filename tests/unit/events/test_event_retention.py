@@ -95,6 +95,47 @@ async def test_groups_get_an_hour_after_the_clock_was_set_or_the_machine_slept(s
     assert [group.name for group in await store.groups()] == ["alive"]
 
 
+async def test_a_clock_that_is_set_wrong_for_a_while_costs_no_events(store, fake_clock, caplog) -> None:
+    bounds = {"few": Bound(max_events=3), ">": Bound(max_age=30 * DAY)}
+    retainer = Retainer(store, Retention(topics=bounds), fake_clock)
+    await fill(store, "a", 5)
+    await fill(store, "few", 5)
+    fake_clock.jump(1000 * DAY)
+    await retainer.look()
+    assert "the clock was set" in caplog.text
+    assert await left(store) == ["a"] * 5 + ["few"] * 3  # sizes go by no clock
+    fake_clock.jump(-1000 * DAY)
+    for _ in range(3):
+        await retainer.look()
+        await fake_clock.advance(3601.0)
+    assert len(await left(store)) == 8
+
+
+async def test_ages_count_again_an_hour_after_the_clock_was_set(store, fake_clock) -> None:
+    retainer = Retainer(store, Retention(), fake_clock)
+    await fill(store, "a", 5)
+    fake_clock.jump(40 * DAY)
+    await retainer.look()
+    assert len(await left(store)) == 5
+    await fake_clock.advance(3601.0)
+    await retainer.look()
+    assert await left(store) == []
+
+
+async def test_events_of_before_a_clock_was_set_back_stay_so_much_longer(store, fake_clock) -> None:
+    retainer = Retainer(store, Retention(keep=DAY), fake_clock)
+    await fill(store, "a", 5)
+    fake_clock.jump(-10 * DAY)
+    await retainer.look()
+    await fake_clock.advance(2 * DAY)
+    await fill(store, "b", 1)
+    await retainer.look()
+    assert len(await left(store)) == 6
+    await fake_clock.advance(10 * DAY)
+    await retainer.look()
+    assert await left(store) == []
+
+
 async def test_the_bound_of_a_topic_holds_whatever_a_group_needs(store, fake_clock) -> None:
     bounds = {"metrics.>": Bound(max_age=60.0), "few.*": Bound(max_events=3), "small": Bound(max_bytes=1000)}
     retainer = Retainer(store, Retention(topics=bounds), fake_clock)
