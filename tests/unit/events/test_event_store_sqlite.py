@@ -100,3 +100,18 @@ async def test_a_file_is_one_log_however_often_it_is_opened_and_another_file_ano
         found.append(store.log_id)
         await store.close()
     assert found[0] == found[1] != found[2]
+
+
+@pytest.mark.parametrize("replaced", [True, False])
+async def test_a_file_that_is_gone_or_another_takes_no_events(tmp_path, replaced) -> None:
+    store = SqliteEventStore(tmp_path / "e.db")
+    await store.append([("a", Event("t", 1))])
+    (tmp_path / "e.db").rename(tmp_path / "old.db")
+    if replaced:
+        (tmp_path / "e.db").touch()
+    with pytest.raises(EventStoreUnavailable, match="moved, replaced or removed"):
+        await store.append([("a", Event("t", 2))])
+    assert len(await store.read(0, 10)) == 1
+    (tmp_path / "old.db").rename(tmp_path / "e.db")
+    assert await store.append([("a", Event("t", 2))]) == [2]
+    await store.close()

@@ -70,7 +70,7 @@ class Writer:
                 f"expected SQLite {'.'.join(map(str, _OLDEST))} or newer, got {apsw.sqlite_lib_version()}",
                 hint="pip install --upgrade apsw",
             )
-        self._path = path
+        self._path = path.absolute()  # whatever the current folder becomes
         self._ended: Callable[[bool], None] = _nothing
         self._queue: SimpleQueue[_Operation | None] = SimpleQueue()
         self._closed = False
@@ -80,6 +80,7 @@ class Writer:
             self.connection.set_busy_timeout(5000)
             self.connection.execute("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA temp_store=MEMORY")
             self.connection.execute(schema)
+            self._file = _file(self._path)
         except (OSError, apsw.Error) as error:
             raise EventStoreUnavailable(f"cannot open {path}: {error}", hint="see that it can be written") from error
         self._thread = threading.Thread(target=self._run, name=f"events-{path.name}", daemon=True)
@@ -208,6 +209,8 @@ class Writer:
             except Exception as error:
                 raise _Faulty(operation, self._refused(error)) from error
         if self.connection.in_transaction:
+            if _file(self._path) != self._file:  # what is written to a file that nobody can open is lost
+                raise FileNotFoundError(f"the file was moved, replaced or removed; start again to use {self._path}")
             self.connection.execute("COMMIT")
             self._ended(True)
 
@@ -256,6 +259,15 @@ class _Faulty(Exception):
         super().__init__(str(error))
         self.operation = operation
         self.error = error
+
+
+def _file(path: Path) -> tuple[int, int] | None:
+    """Return which file lies at a path."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _nothing(_: bool) -> None:
