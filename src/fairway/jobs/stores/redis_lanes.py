@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import hiredis
@@ -99,7 +100,9 @@ class Lanes:
             if future is None:
                 raise StoreUnavailable("the connection to redis was lost")
             futures.append(future)
-        return await asyncio.gather(*futures, return_exceptions=True)
+        with suppress(StoreUnavailable, Refusal):  # they are told below
+            await futures[-1]  # answered last, whatever becomes of the others
+        return [future.exception() or future.result() for future in futures]
 
     def wakes(self) -> set[str]:
         """Return the wake streams by which every lane that waits can be roused."""
