@@ -16,6 +16,7 @@ HTTP itself (parsing, keep-alive, pipelining, back-pressure, graceful shutdown) 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -25,6 +26,8 @@ from weakref import ref
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from fairway.api.head import Head
+
+_log = logging.getLogger(__name__)
 
 ANSWER = "fairway.answer"
 """ASGI extension: ``scope["extensions"][ANSWER]["call"](status, head, body)`` answers; False if it cannot now."""
@@ -188,7 +191,8 @@ class Protocol(HttpToolsProtocol):
         local = self.server is not None and self.server[1] is None
         try:
             begun = self.short.begin(url, headers, body, local)
-        except Exception:  # refused, or a bug: the long way says which, and logs a bug
+        except Exception as error:  # refused, or a bug: the long way says which, and logs a bug
+            _log.debug("a request goes the long way: %r", error)
             return False
         if begun is None:
             return False

@@ -1,4 +1,7 @@
-"""Both ways of an enqueue into the daemon: what one answers, the other answers; HTTP's own rules hold on both."""
+"""Both ways of an enqueue into the daemon: what one answers, the other answers; HTTP's own rules hold on both.
+
+Size: one server, looked at by what its two ways do with the same bytes.
+"""
 
 import asyncio
 import contextlib
