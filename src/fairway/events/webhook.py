@@ -189,12 +189,11 @@ def check_address(address: str, allow_private: bool) -> None:
         if mapped is not None:
             ip = mapped
     local = not ip.is_global or (isinstance(ip, ipaddress.IPv6Address) and ip.is_site_local)
-    if ip.is_multicast or ip.is_unspecified or ip.is_link_local or ip in _METADATA or (local and not allow_private):
-        raise BlockedAddress(
-            f"expected a public address, got {ip}",
-            field="url",
-            hint="register the webhook with allow_private to send to this machine or network",
-        )
+    never = ip.is_multicast or ip.is_unspecified or ip.is_link_local or ip in _METADATA
+    if never or (local and not allow_private):
+        allowed = "register the webhook with allow_private to send to this machine or network"
+        hint = "no webhook may send there" if never else allowed
+        raise BlockedAddress(f"expected a public address, got {ip}", field="url", hint=hint)
 
 
 async def deliver(webhook: Webhook, event: Event, timestamp: int) -> int:
