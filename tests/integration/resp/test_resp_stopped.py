@@ -54,6 +54,22 @@ async def test_a_server_that_is_stopped_is_given_up(stoppable: RedisServer) -> N
         await link.command("PING")
 
 
+async def test_a_read_that_the_server_holds_back_is_no_silence(stoppable: RedisServer) -> None:
+    """Neither patience nor the vigil takes a link for dead, or stays awake for it, while a read blocks."""
+    link = Link(Address.parse(stoppable.url, FAULTS), patience=0.4)
+    for _ in range(200):  # one after another, so that the vigil may try
+        await link.command("PING")
+    for _ in range(3):  # together longer than the patience
+        assert await link.command("XREAD", "BLOCK", 250, "STREAMS", "nobody-writes-here", "$") is None
+    wire = link._wire
+    assert wire is not None
+    assert not wire.lost
+    for _ in range(32):  # the window that has them in it, and is too long for staying awake
+        await link.command("PING")
+    assert not wire._vigil.awake
+    await link.close()
+
+
 async def test_a_caller_that_is_cancelled_with_its_connecting_ends_as_cancelled(stoppable: RedisServer) -> None:
     link = Link(Address.parse(stoppable.url, FAULTS))
     stop(stoppable)
