@@ -113,6 +113,7 @@ class Platform:
             if seconds:
                 starts.note(app.name, max(seconds))
         starts.save(self._apps)
+        self._host.state.settle()  # not while they come up: an instance would wait for the disk three times
 
     async def end(self, *, stop_apps: bool) -> None:
         """End the platform: stop the door and every app, or leave both running for the next daemon."""

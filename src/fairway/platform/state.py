@@ -5,8 +5,9 @@ Order of writing, which is what makes the daemon crash-only: an instance's row e
 row goes only after its process is gone. Whatever a crash leaves in between, the next daemon can tell what it sees.
 
 What is written is in the file, and outlives this process, at once. On the disk at once, so that it outlives a power cut
-too, is what no process would: what is wanted of an app, which release it serves, which numbers were used. Rows of
-instances and of the door get there with it, or soon: a machine that starts again runs none of them.
+too, is what no process would: what is wanted of an app, and which release it serves. Rows of instances and of the door
+get there with that, or with `settle`: a machine that starts again runs none of them. So do the numbers of instances,
+which come before any of what these write.
 """
 
 from __future__ import annotations
@@ -131,6 +132,10 @@ class StateStore:
         """Close the file; a second time does nothing."""
         self._db.close()
 
+    def settle(self) -> None:
+        """Have all that was written so far on the disk; takes as long as the disk does, milliseconds."""
+        self._one("PRAGMA wal_checkpoint(PASSIVE)", ())
+
     # -- apps ------------------------------------------------------------------------------------------------
 
     def app(self, name: str) -> AppRow:
@@ -166,8 +171,7 @@ class StateStore:
         """Return a number that no instance of this app and process ever had, from 1."""
         sql = """INSERT INTO counter (app, process, last) VALUES (?, ?, 1)
                  ON CONFLICT (app, process) DO UPDATE SET last = last + 1 RETURNING last"""
-        with self._lasting():
-            return int(self._one(sql, (app, process)))
+        return int(self._one(sql, (app, process)))
 
     def instances(self, app: str | None = None) -> list[InstanceRow]:
         """Return the rows of one app or of all, ascending."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 from collections.abc import Callable
 
@@ -133,7 +134,7 @@ def test_what_outlives_a_power_cut_is_on_the_disk_when_it_is_written(state):
         return set(seen)
 
     state._db.set_exec_trace(trace)
-    assert levels(lambda: state.next_number("a", "web")) == {"FULL"}
+    assert levels(lambda: state.next_number("a", "web")) == {"NORMAL"}
     assert levels(lambda: state.save_instance(row(1))) == {"NORMAL"}
     assert levels(lambda: state.commit_swap("a", "r1", [("web", 1)])) == {"FULL"}
     assert levels(lambda: state.commit_swap("a", "r1", [("web", 1)])) == {"NORMAL"}  # it served already
@@ -152,3 +153,12 @@ def test_a_write_that_fails_leaves_the_next_as_it_should_be(state):
     state._db.set_commit_hook(None)
     assert syncs(state) == "normal"
     assert state.app("a") == AppRow(name="a")
+
+
+def test_what_is_settled_is_in_the_main_file(state):
+    state.next_number("a", "web")
+    state.settle()
+    copy = state.path.with_name("copy.db")
+    copy.write_bytes(state.path.read_bytes())  # without the log beside it
+    with contextlib.closing(sqlite3.connect(copy)) as db:
+        assert db.execute("SELECT last FROM counter").fetchall() == [(1,)]
