@@ -19,7 +19,7 @@ that ran out while Redis itself was down are not charged: at the first look afte
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Awaitable, Coroutine, Iterator, Sequence
 from contextlib import suppress
 from time import monotonic
 from typing import Any, NamedTuple
@@ -277,29 +277,31 @@ class RedisStore(RedisViews, Store):
             left = end - loop.time()
             if asked.leases or asked.silent or left <= 0 or not self._open:
                 return asked.leases
-            waiting = self._ask_when_there_is_news(claim, asked.marks, min(left, asked.nap))
-            asked = await self._asking(waiting, self._keys.wake(queues[0]))
+            asked = await self._ask_when_there_is_news(claim, asked.marks, min(left, asked.nap))
 
-    async def _asking(self, asking: Coroutine[Any, Any, _Asked], *wakes: str) -> _Asked:
-        """Await `asking`; where the caller is cancelled meanwhile, rouse it and hand back what it brings."""
+    async def _asking(self, asking: Coroutine[Any, Any, _Asked]) -> _Asked:
+        """Await `asking`; where the caller is cancelled meanwhile, hand back what it brings."""
         task = asyncio.create_task(asking)
-        self._asks.add(task)
-        task.add_done_callback(self._asks.discard)
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
-            returning = asyncio.create_task(self._hand_back(task, *wakes))
-            self._returning.add(returning)
-            returning.add_done_callback(self._returning.discard)
+            returning = self._return(task)
             with suppress(asyncio.CancelledError):
                 await asyncio.wait((returning,), timeout=2.0)
             raise
 
-    async def _hand_back(self, task: asyncio.Task[_Asked], *wakes: str) -> None:
+    def _return(self, asking: Awaitable[_Asked], *wakes: str) -> asyncio.Task[None]:
+        """Begin to hand back what `asking` brings, which waits at `wakes`."""
+        returning = asyncio.create_task(self._hand_back(asking, *wakes))
+        self._returning.add(returning)
+        returning.add_done_callback(self._returning.discard)
+        return returning
+
+    async def _hand_back(self, asking: Awaitable[_Asked], *wakes: str) -> None:
         try:
-            if wakes and not task.done():
+            if wakes:
                 await self._rouse(*wakes)
-            asked = await task
+            asked = await asking
             if asked.leases:
                 await self._settle([Released(x.id, x.fence) for x in asked.leases])
         except StoreUnavailable as error:
@@ -354,15 +356,37 @@ class RedisStore(RedisViews, Store):
             queue = claim.queues[0]
             args = self._claiming(claim, min(claim.limit, _CHUNK), marks[queue][0])
             command = ("EVALSHA", scripts.CLAIM.sha, 1, self._keys.queue(queue), *args)
-        answer = await self._lanes.wait(streams, timeout_s, command)
-        if answer is None:
-            asked = await self._ask(claim, marks)
-        else:
-            asked = _Asked()
-            self._take(asked, claim.queues[0], answer)
-        if asked.leases and not self._open:
-            await self._settle([Released(x.id, x.fence) for x in asked.leases])
-            asked.leases = []
+        queue, asked = claim.queues[0], _Asked()
+        returning: list[asyncio.Task[None]] = []
+
+        async def unwanted(answering: Awaitable[Any]) -> _Asked:
+            if (answer := await answering) is not None:
+                self._take(asked, queue, answer)
+            return asked
+
+        busy = asyncio.get_running_loop().create_future()
+        self._asks.add(busy)
+        try:
+            answer = await self._lanes.wait(
+                streams,
+                timeout_s,
+                command,
+                lambda rest: returning.append(self._return(unwanted(rest), next(iter(streams)))),
+            )
+            if answer is not None:
+                self._take(asked, queue, answer)
+            elif self._open:
+                asked = await self._asking(self._ask(claim, marks))
+            if asked.leases and not self._open:
+                await self._settle([Released(x.id, x.fence) for x in asked.leases])
+                asked.leases = []
+        except asyncio.CancelledError:
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait(returning, timeout=2.0) if returning else None
+            raise
+        finally:
+            self._asks.discard(busy)
+            busy.set_result(None)
         return asked
 
     def renew(self, leases: Sequence[tuple[int, int]], lease_s: float) -> list[Verdict]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -42,67 +42,91 @@ class Lanes:
         self._places = places
         self._idle: list[Link] = []
         self._busy: dict[Link, str] = {}  # and the wake stream that rouses it
+        self._left: set[asyncio.Task[None]] = set()  # connections that are being closed
+        self._paused = 0.0  # the loop's time before which nobody waits
         self._closed = False
 
     async def wait(
-        self, streams: dict[str, str], timeout_s: float, command: Sequence[Argument] | None = None
+        self,
+        streams: dict[str, str],
+        timeout_s: float,
+        command: Sequence[Argument] | None,
+        give_up: Callable[[Coroutine[Any, Any, Any | None]], None],
     ) -> Any | None:
         """Wait for an entry after the given one in any of `streams`, or the time; then send `command`.
+
+        Cancellation: `give_up` is called with what is left to be awaited, for the answer to the command, which Redis
+        has already.
 
         Args:
             streams: Key and last entry that is no news; the first is a wake stream.
             timeout_s: Seconds; no more than two are waited.
             command: What Redis is to carry out then.
+            give_up: See above; not called where nothing has been sent.
 
         Returns:
             Its answer; None without a command, or where nobody could wait, which takes a pause, or Redis refused the
             command: whoever sends it again by the common way is told why.
         """
+        now = asyncio.get_running_loop().time()
+        if now < self._paused:
+            await asyncio.sleep(min(self._paused - now, timeout_s))
         link = self._idle.pop() if self._idle else Link(self._places(), patience=BLOCK_S + 5.0)
         self._busy[link] = next(iter(streams))
         block = max(1, math.ceil(1000 * min(timeout_s, BLOCK_S)))
         reading: Sequence[Argument] = ("XREAD", "COUNT", _COUNT, "BLOCK", block, "STREAMS", *streams, *streams.values())
-        answers: list[Any] = []
+        futures: list[asyncio.Future[Any]] = []
         try:
-            answers = await self._send(link, [reading] if command is None else [reading, command])
-            for answer in answers:
-                if isinstance(answer, StoreUnavailable):
-                    raise answer
-        except (StoreUnavailable, Refusal) as error:
-            log.get("jobs").warning("cannot listen to redis", error=str(error), again_in_s=_PAUSE_S)
-            await asyncio.sleep(_PAUSE_S)
-            return None
-        finally:
-            del self._busy[link]
-            sound = len(answers) and not any(isinstance(answer, Exception) for answer in answers)
-            if sound and len(self._idle) < _IDLE and not self._closed:
-                self._idle.append(link)
+            futures = await self._send(link, [reading] if command is None else [reading, command])
+            with suppress(StoreUnavailable, Refusal):  # they are told below
+                await asyncio.shield(futures[-1])  # answered last, whatever becomes of the other
+        except asyncio.CancelledError:
+            if futures:
+                give_up(self._finish(link, futures))
             else:
-                await link.close()
-        return await self._judge(answers, command)
+                self._leave(link)
+            raise
+        except (StoreUnavailable, Refusal) as error:
+            self._leave(link)
+            self._pause(_PAUSE_S, error)
+            return None
+        return await self._finish(link, futures)
 
-    async def _judge(self, answers: list[Any], command: Sequence[Argument] | None) -> Any | None:
-        """Return the answer to the command; pause where the reading was refused, which would go round for ever."""
-        reading, answer = answers[0], answers[-1] if command is not None else None
-        if isinstance(reading, Refusal):
-            if not leads_elsewhere(reading):
-                log.get("jobs").warning("cannot listen to redis", error=str(reading), again_in_s=_PAUSE_S)
-            await asyncio.sleep(_SPLIT_S if leads_elsewhere(reading) else _PAUSE_S)
-        return None if isinstance(answer, Refusal) else answer
+    async def _send(self, link: Link, commands: list[Sequence[Argument]]) -> list[asyncio.Future[Any]]:
+        await link.connect()
+        futures = [link.send(hiredis.pack_command(tuple(command))) for command in commands]  # type: ignore[arg-type]  # see `Wire.call`
+        sent = [future for future in futures if future is not None]
+        if len(sent) < len(futures):
+            raise StoreUnavailable("the connection to redis was lost")
+        return sent
 
-    async def _send(self, link: Link, commands: list[Sequence[Argument]]) -> list[Any]:
-        futures: list[Any] = []
-        for command in commands:
-            future = link.send(hiredis.pack_command(tuple(command)))  # type: ignore[arg-type]  # see `Wire.call`
-            if future is None and not futures:
-                await link.connect()
-                future = link.send(hiredis.pack_command(tuple(command)))  # type: ignore[arg-type]  # the same
-            if future is None:
-                raise StoreUnavailable("the connection to redis was lost")
-            futures.append(future)
-        with suppress(StoreUnavailable, Refusal):  # they are told below
-            await futures[-1]  # answered last, whatever becomes of the others
-        return [future.exception() or future.result() for future in futures]
+    async def _finish(self, link: Link, futures: list[asyncio.Future[Any]]) -> Any | None:
+        """Await what was sent and return the answer to the command; see `wait`."""
+        with suppress(StoreUnavailable, Refusal):
+            await futures[-1]
+        failures = [failure for future in futures if (failure := future.exception()) is not None]
+        if failures or self._closed or len(self._idle) >= _IDLE:
+            self._leave(link)
+        else:
+            del self._busy[link]
+            self._idle.append(link)
+        for failure in failures[:1]:
+            elsewhere = isinstance(failure, Refusal) and leads_elsewhere(failure)
+            # A refused reading would go round for ever; the other command is sent again by the common way.
+            self._pause(_SPLIT_S if elsewhere else _PAUSE_S, None if elsewhere else failure)
+        return futures[1].result() if len(futures) > 1 and futures[1].exception() is None else None
+
+    def _pause(self, seconds: float, why: BaseException | None) -> None:
+        """Have nobody wait before some time has passed."""
+        self._paused = asyncio.get_running_loop().time() + seconds
+        if why is not None:
+            log.get("jobs").warning("cannot listen to redis", error=str(why), again_in_s=seconds)
+
+    def _leave(self, link: Link) -> None:
+        self._busy.pop(link, None)
+        closing = asyncio.create_task(link.close())
+        self._left.add(closing)
+        closing.add_done_callback(self._left.discard)
 
     def wakes(self) -> set[str]:
         """Return the wake streams by which every lane that waits can be roused."""
@@ -115,6 +139,7 @@ class Lanes:
         self._idle.clear()
         for link in links:
             await link.close()
+        await asyncio.gather(*self._left)
 
     def __len__(self) -> int:
         return len(self._busy)

@@ -53,7 +53,7 @@ class RedisSession:
         self._heads: dict[str, tuple[int, bytes]] = {}  # queue -> number, and how the enqueue of one job begins
         self._lead = 0.0  # seconds that Redis's clock is ahead of this process's monotonic one
         self._lanes = Lanes(self._places)
-        self._asks: set[asyncio.Task[Any]] = set()  # claims under way
+        self._asks: set[asyncio.Future[None]] = set()  # claims that wait
         self._open = False
         self._opening = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
