@@ -482,16 +482,10 @@ class StoreConformance:
         (i,) = await put(store, new())
         await take(store)
         assert await store.progress(i, 1, 0.25, "a quarter") is OK
-        job = await must_get(store, i)
-        assert (job.progress, job.note) == (0.25, "a quarter")
-        with pytest.raises(InvalidJob):
-            await store.progress(i, 1, 1.5)
-        assert await store.progress(i, 1, 0.5, "ü" * 1000) is OK
-        for note in ("x" * 1001, "\udc80"):
-            with pytest.raises(InvalidJob, match="expected note") as caught:
-                await store.progress(i, 1, 0.5, note)
-            assert caught.value.field == "note"
-        assert (await must_get(store, i)).note == "ü" * 1000
+        assert ((job := await must_get(store, i)).progress, job.note) == (0.25, "a quarter")
+        for value, note in ((1.5, None), (0.5, "x" * 1001), (0.5, "\udc80")):
+            with pytest.raises(InvalidJob):
+                await store.progress(i, 1, value, note)
 
     async def test_once_commits_with_the_completion(self, store: Store) -> None:
         """Once commits with the completion."""

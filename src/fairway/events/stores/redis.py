@@ -18,7 +18,6 @@ import logging
 import os
 import re
 import time
-from collections import deque
 from collections.abc import Sequence
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
@@ -27,6 +26,7 @@ from fairway.events.errors import BusClosed, EventError, EventStoreUnavailable, 
 from fairway.events.event import Event
 from fairway.events.store import Claimed, Durability, Features, GroupInfo, Mark, Stored, dead_letter
 from fairway.events.stores import redis_scripts as scripts
+from fairway.events.stores.redis_tail import Tail
 from fairway.events.stores.wakeups import Wakeups
 from fairway.events.topic import check_group, check_topic, matcher
 from fairway.resp import Address, Argument, Faults, Link, Refusal, Script
@@ -34,8 +34,6 @@ from fairway.resp import Address, Argument, Faults, Link, Refusal, Script
 MAX_EVENT = 1024 * 1024  # bytes of one event in JSON
 _READ_BYTES = 16 * 1024 * 1024  # documents that one step of a read asks for, by the size of those before
 _FIRST_READ = 64 * 1024  # bytes that an event is taken to have before the first was read
-_TAIL = 256  # newest events that are kept in memory for subscribers
-_TAIL_EVENT = 16 * 1024  # bytes of the largest of them
 _REMEMBERED = 86_400  # seconds that a (source, id) is known
 _BLOCK_MS = 2000
 # Seconds between two looks of the listener: what comes faster comes together. The pause doubles while all that it hears
@@ -90,8 +88,7 @@ class RedisEventStore:
         self._looked = -_LOOK  # when it made sure of the log the last time
         self._log_id = b""
         self._newest: tuple[int, bytes] = (0, b"")  # the newest offset then, and when it was appended
-        # The newest events of this process's own, without a gap: what its subscribers read next.
-        self._tail: deque[tuple[int, str, float, bytes]] = deque(maxlen=_TAIL)
+        self._tail = Tail()
         self._size = _FIRST_READ  # bytes of an event, as the last read found them
 
     @classmethod
@@ -130,34 +127,15 @@ class RedisEventStore:
             keys.append(self._seen(event))
             arguments += [topic, event.partition_key or "", document]
         at, *told = await self._run(_APPEND, keys, arguments)
-        self._keep(float(at), told, arguments)
+        self._tail.take(float(at), told, arguments[2:])
         offsets = [abs(offset) for offset in told]
         self._woken = max(self._woken, *offsets, 0)
         self._wakeups.wake()
         return offsets
 
-    def _keep(self, at: float, told: list[int], arguments: list[Any]) -> None:
-        """Take what was appended just now into memory, where nothing lies between it and what is there."""
-        tail = self._tail
-        for index, offset in enumerate(told):
-            if offset < 0:
-                continue  # it was there, perhaps in other words
-            topic, _, document = arguments[2 + 3 * index : 5 + 3 * index]
-            if (tail and tail[-1][0] != offset - 1) or len(document) > _TAIL_EVENT:
-                tail.clear()
-            if len(document) <= _TAIL_EVENT:
-                tail.append((offset, topic, at, document))
-
     def recent(self, after: int, limit: int) -> list[Stored]:
         """See `RecentStore.recent`: what this store has appended itself, with nothing of others between."""
-        tail = self._tail
-        if not tail or not tail[0][0] <= after + 1 <= tail[-1][0]:
-            return []
-        first = after - tail[-1][0]
-        return [
-            Stored(offset, topic, moment, Event.decode(document))
-            for offset, topic, moment, document in (tail[n] for n in range(first, min(first + limit, 0)))
-        ]
+        return self._tail.read(after, limit)
 
     async def read(self, after: int, limit: int, pattern: str | None = None) -> list[Stored]:
         """See `EventStore.read`."""
@@ -199,7 +177,7 @@ class RedisEventStore:
         self._looked = self._clock()
         if log_id != self._log_id or newest >= self._newest[0]:  # else an answer that was overtaken
             if log_id != self._log_id:
-                self._tail.clear()
+                self._tail.forget()
             self._log_id, self._newest = log_id, (newest, at)
         return int(newest)
 
@@ -386,7 +364,7 @@ class RedisEventStore:
     async def trim(self, before: float) -> int:
         """See `EventStore.trim`."""
         removed = 0
-        self._tail.clear()
+        self._tail.forget()
         while slice_ := int(await self._run(_TRIM, self._keys("log", "groups"), [before, self._prefix])):
             removed += slice_
         return removed
@@ -399,7 +377,7 @@ class RedisEventStore:
     async def remove(self, offsets: Sequence[int]) -> int:
         """See `RetainedStore.remove`; a few hundred in one step."""
         removed = 0
-        self._tail.clear()
+        self._tail.forget()
         for start in range(0, len(offsets), 200):
             some = offsets[start : start + 200]
             removed += int(await self._run(_REMOVE, self._keys("log", "groups", "wake"), [self._prefix, *some]))
