@@ -14,9 +14,9 @@ from fairway.run import ports
 if TYPE_CHECKING:
     from fairway.run.process import Process
 
-_FIRST_PAUSE, _LAST_PAUSE = 0.005, 0.25
-_EARLY, _LATE = 0.1, 0.05  # shares of the time to when it is expected, and of the time since
-_BETWEEN_PASSES = 0.002
+# A look is made when a twentieth of the time so far has gone by: what comes up at once is seen at once, and what takes
+# a minute is not asked a thousand times.
+_FIRST_PAUSE, _LAST_PAUSE, _SHARE = 0.005, 0.25, 0.05
 
 
 _listeners = ports.Listeners()  # one look serves every gate: many apps start at once
@@ -37,28 +37,12 @@ class Gate(msgspec.Struct, frozen=True):
         passes: Passes in a row that are needed, >= 1.
         check_owner: Believe no probe before the listener is known to belong to the instance's own process tree: an
             orphan of an earlier release on the same port would pass any. Not possible where a container listens.
-        expected: Seconds until it is likely to be ready, by what it took the last time; 0.0 where nobody knows.
     """
 
     target: ProbeTarget
     timeout: float = 60.0
     passes: int = 2
     check_owner: bool = True
-    expected: float = 0.0
-
-
-def pause(waited: float, expected: float) -> float:
-    """Return how long to wait until the next look, in seconds.
-
-    The longer the further from when it is likely to be ready: what comes up as ever is seen at once, and what takes a
-    minute is not asked a thousand times. The looks of many gates take time that their apps need.
-
-    Args:
-        waited: Seconds since the gate began.
-        expected: Seconds from then on until it was likely to be ready; 0.0 where nobody knows.
-    """
-    away = expected - waited
-    return min(max(away * _EARLY if away > 0 else -away * _LATE, _FIRST_PAUSE), _LAST_PAUSE)
 
 
 async def wait_ready(process: Process, gate: Gate, *, prober: Prober = probe) -> None:
@@ -105,7 +89,8 @@ async def _poll(process: Process, gate: Gate, prober: Prober, seen: _Seen) -> No
             passes = passes + 1 if result.ok else 0
             if passes >= gate.passes:
                 return
-        await asyncio.sleep(_BETWEEN_PASSES if passes else pause(loop.time() - began, gate.expected))
+        waited = loop.time() - began
+        await asyncio.sleep(_FIRST_PAUSE if passes else min(max(waited * _SHARE, _FIRST_PAUSE), _LAST_PAUSE))
 
 
 def _explain(process: Process, gate: Gate, seen: _Seen) -> str:

@@ -10,7 +10,6 @@ from fairway.platform.background import Background
 from fairway.platform.headstart import HeadStart
 from fairway.platform.machine import WEB, Machine, app_environment, fixed_port, launch_digest, runs_once
 from fairway.platform.progress import ProgressHub
-from fairway.platform.starts import Starts
 
 if TYPE_CHECKING:
     from fairway.health.probe import Prober, ProbeResult, ProbeTarget
@@ -32,11 +31,9 @@ class Host(Machine):
         progress: Who is told how work goes.
         prober: What the deploy gate asks with.
         head_start: Instances that run already and wait to be taken by the start of their apps.
-        starts: How long apps took to get ready the last time, or None where that is not known.
     """
 
     background: Background = msgspec.field(default_factory=Background)
     progress: ProgressHub = msgspec.field(default_factory=ProgressHub)
     prober: Prober = _probe
     head_start: HeadStart = msgspec.field(default_factory=HeadStart)
-    starts: Starts | None = None

@@ -196,9 +196,7 @@ class Instance:
         if self.row.process == WEB:
             contained = self.recipe.in_container
             target = self.probe_target(relayed=contained)
-            gate = Gate(
-                target, self.recipe.app.health.start_timeout, check_owner=not contained, expected=self._expected()
-            )
+            gate = Gate(target, self.recipe.app.health.start_timeout, check_owner=not contained)
             await wait_ready(process, gate, prober=self._host.prober)
         else:
             with contextlib.suppress(TimeoutError):
@@ -257,13 +255,6 @@ class Instance:
         return True
 
     # -- inside ----------------------------------------------------------------------------------------------
-
-    def _expected(self) -> float:
-        """Return in how many seconds it is likely to be ready, by its last start; 0.0 where nobody knows."""
-        seconds = self._host.starts.seconds(self.row.app) if self._host.starts is not None else None
-        if seconds is None or self._started_at is None:
-            return 0.0
-        return max(0.0, self._started_at + seconds - self._host.clock.monotonic())
 
     async def _supervise(self, changed: Callable[[Instance], None]) -> None:
         while True:

@@ -97,7 +97,7 @@ class Platform:
         for name in self._only:
             if self._apps[name].row.wanted == "stopped":
                 self._apps[name].save(wanted="running")
-        starts = self._host.starts = Starts(self._host.layout.cache / "starts.json")
+        starts = Starts(self._host.layout.cache / "starts.json")
         self._bring_up.begin(starts.order(self._chosen()))
         self._begun = True
         await asyncio.sleep(0)  # each goes as far as it can now, and the first routes say what goes on with it

@@ -1,4 +1,4 @@
-"""How long apps took to get ready the last time: the slowest is started first, and looked at when it is due."""
+"""How long apps took to get ready the last time, so that the slowest is started first: all are ready sooner then."""
 
 from __future__ import annotations
 
@@ -31,10 +31,6 @@ class Starts:
     def order(self, names: Iterable[str]) -> list[str]:
         """Return `names`, the slowest first; those that nobody has seen yet come before, in the order given."""
         return sorted(names, key=lambda name: -self._seconds.get(name, float("inf")))
-
-    def seconds(self, name: str) -> float | None:
-        """Return how long an app took the last time, or None where nobody knows."""
-        return self._seconds.get(name)
 
     def note(self, name: str, seconds: float) -> None:
         """Take the time of a start."""

@@ -18,12 +18,6 @@ def test_the_slowest_comes_first_and_the_unknown_before(tmp_path: Path) -> None:
     assert again.order(["go", "new", "node", "other", "python"]) == ["new", "other", "python", "node", "go"]
 
 
-def test_what_is_known_of_one_app(tmp_path: Path) -> None:
-    starts = Starts(tmp_path / "starts.json")
-    starts.note("a", 1.25)
-    assert (starts.seconds("a"), starts.seconds("b")) == (1.25, None)
-
-
 def test_apps_that_are_gone_are_forgotten(tmp_path: Path) -> None:
     starts = Starts(tmp_path / "starts.json")
     starts.note("a", 1.0)
