@@ -142,7 +142,11 @@ def ask(port: int, path: str, headers: Mapping[str, str] | None = None) -> tuple
 
 
 def end(process: subprocess.Popen[bytes], *, group: bool = False) -> None:
-    """End a starter as its user would, by Ctrl-C; a script by ending its process group."""
+    """End a starter as its user would, by Ctrl-C; a script by ending its process group.
+
+    Returns when all that it has started is gone: apps that are still shutting down would be in the way of what is
+    measured next. `fairway up` waits for them itself, a shell does not.
+    """
     if process.poll() is None:
         if group:
             os.killpg(process.pid, signal.SIGTERM)
@@ -153,6 +157,19 @@ def end(process: subprocess.Popen[bytes], *, group: bool = False) -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         raise
+    if group:
+        _wait_for_group(process.pid, 60.0)
+
+
+def _wait_for_group(leader: int, seconds: float) -> None:
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        try:
+            os.killpg(leader, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(_POLL)
+    raise RuntimeError(f"the processes of the script did not end within {seconds:g} s")
 
 
 def free_ports(count: int) -> list[int]:
