@@ -4,7 +4,8 @@ Sections, in every round, with the contenders interleaved:
 
 - enqueue: one producer process a contender, all connected at the same time and asked in turn for a tenth of a second
   of work, again and again; the median of these slices. A round trip's time changes by a factor of three as cores fall
-  asleep and wake up, for every contender alike, which only short slices in turn cancel out.
+  asleep and wake up, for every contender alike, which only short slices in turn cancel out. Those on Redis are also
+  kept on one core with it, and on a core each: where the scheduler puts them is chance, and each one's best counts.
 - process: jobs that were enqueued before, one worker process at its best setting; from the first job's start to the
   last one's, so without its enqueue and without the storing of the last results.
 - embedded: SQLite in one process: claim + complete, and end to end: 32 or 256 producers enqueue one by one beside a
@@ -36,9 +37,22 @@ from pathlib import Path
 import psutil
 
 from bench.harness import CACHE, Report, finish, parser
-from bench.jobs.contenders import BULLMQ, HTTP, OWN, PEERS, QUICK_PEERS, REDIS, SQLITE, WORKER, Contenders, Seat
+from bench.jobs.contenders import (
+    BULLMQ,
+    HTTP,
+    ON_REDIS,
+    OWN,
+    PEERS,
+    QUICK_PEERS,
+    REDIS,
+    SQLITE,
+    WORKER,
+    Contenders,
+    Seat,
+)
 from bench.jobs.goals import APART, EMPTY, END, ENQUEUES, MANY, WRK, add_goals, waiting
 from bench.jobs.peers import REQUIREMENTS
+from bench.jobs.placement import placed, placements
 from bench.jobs.run import HERE, Lab, Producer, check, stop
 from bench.jobs.services import postgres_server, redis_server, server_versions
 
@@ -132,20 +146,29 @@ class Bench:
             self.say(f"enqueue: {len(producers)} producers are connected")
             slices: dict[tuple[str, str], list[float]] = {}
             for _ in range(self.sizes.slices):
-                for what in ("one", "many"):
+                for metric in [*ENQUEUES, *(f"{ENQUEUES[0]}, {where}" for where in placements())]:
                     for name, producer in list(producers.items()):
-                        if what == "many" and name in SYNC:
+                        what = "many" if metric == ENQUEUES[1] else "one"
+                        if metric not in _enqueues(name):
                             continue
                         try:
-                            rate = producer.ask(what, sizes[name, what])
+                            rate = self._slice(producer, what, sizes[name, what], metric)
                         except RuntimeError as error:
                             del producers[name]
                             self._miss("enqueue", name, error)
                         else:
-                            slices.setdefault((name, what), []).append(rate)
-            for (name, what), rates in slices.items():
-                self.add(name, ENQUEUES[what == "many"], "jobs/s", statistics.median(rates))
+                            slices.setdefault((name, metric), []).append(rate)
+            for (name, metric), rates in slices.items():
+                self.add(name, metric, "jobs/s", statistics.median(rates))
         self.say("enqueue: done")
+
+    def _slice(self, producer: Producer, what: str, jobs: int, metric: str) -> float:
+        """Have one producer enqueue, where the metric says."""
+        where = metric.removeprefix(f"{ENQUEUES[0]}, ")
+        if where not in placements():
+            return producer.ask(what, jobs)
+        with placed(where, producer.pid, self.contenders.redis_pid):
+            return producer.ask(what, jobs)
 
     def process(self, name: str) -> None:
         """Let one worker run what was enqueued before."""
@@ -302,6 +325,14 @@ class Bench:
                 pooled = _quantile(sorted(self._lags[name]), int(metric.removeprefix("latency p")))
             values[name, metric] = self.report.row(name, metric, unit, runs=runs, value=pooled)
         add_goals(self.report, values, self.sizes.crowd)
+
+
+def _enqueues(name: str) -> list[str]:
+    """Return what a contender's producer is measured at."""
+    found = list(ENQUEUES[:1] if name in SYNC else ENQUEUES)
+    if name in (REDIS, "bullmq", *ON_REDIS):
+        found += [f"{ENQUEUES[0]}, {where}" for where in placements()]
+    return found
 
 
 def _with(argv: list[str], jobs: int, out: Path | None = None) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
 import sys
 from collections.abc import Iterator
@@ -80,6 +81,12 @@ class Contenders:
         for statement in (f"DROP DATABASE IF EXISTS {name} WITH (FORCE)", f"CREATE DATABASE {name}"):
             run(["psql", self._postgres, "-qc", statement])
         return urlsplit(self._postgres)._replace(path=f"/{name}").geturl()
+
+    @functools.cached_property
+    def redis_pid(self) -> int:
+        """The process id of the benchmark's Redis."""
+        told = run(["redis-cli", "-u", self._redis, "info", "server"])
+        return int(told.split("process_id:")[1].split()[0])
 
     def flush(self) -> None:
         """Empty the benchmark's Redis."""

@@ -28,6 +28,7 @@ class Producer:
     def __init__(self, process: subprocess.Popen[bytes], lab: Lab) -> None:
         self._process = process
         self._lab = lab
+        self.pid = process.pid
         self._read(60.0)  # it says when it is connected
 
     def ask(self, what: str, n: int, timeout: float = 120.0) -> float:
