@@ -54,6 +54,13 @@ async def test_one_event_over_the_limit_is_refused_and_names_it(tmp_path) -> Non
     await store.close()
 
 
+async def test_the_file_is_opened_as_it_is_meant_to_be(tmp_path) -> None:
+    store = SqliteEventStore(tmp_path / "e.db")
+    told = {name: store._db.pragma(name) for name in ("journal_mode", "synchronous", "temp_store")}
+    assert told == {"journal_mode": "wal", "synchronous": 2, "temp_store": 2}  # FULL, in memory
+    await store.close()
+
+
 async def test_urls(tmp_path) -> None:
     store = open_event_store(f"sqlite:///{tmp_path}/e.db")
     assert repr(store) == "<SqliteEventStore e.db [open]>"

@@ -78,7 +78,8 @@ class Writer:
             path.touch(mode=0o600, exist_ok=True)
             self.connection = apsw.Connection(str(path))
             self.connection.set_busy_timeout(5000)
-            self.connection.execute("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA temp_store=MEMORY")
+            for name, value in (("journal_mode", "WAL"), ("synchronous", "FULL"), ("temp_store", "MEMORY")):
+                self.connection.pragma(name, value)  # one each: apsw stops at the first that answers
             self.connection.execute(schema)
             self._file = _file(self._path)
         except (OSError, apsw.Error) as error:
