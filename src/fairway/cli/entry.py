@@ -18,6 +18,13 @@ def main() -> None:
             gc.disable()  # what is imported now stays; the daemon turns it on again once the apps are up
             gc.set_threshold(20_000, 20, 50)  # as in `fairway.cli.main`
             ahead.begin(sys.argv[1:])
+            import signal
+
+            # Until the daemon holds it (`fairway.cli.foreground`), Ctrl-C ends this process by its signal: an import
+            # that it is raised in may be left half done, and msgspec crashes the process at its first use then.
+            raises = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+            if raises:
+                signal.signal(signal.SIGINT, signal.SIG_DFL)
             from fairway.lean import import_without
 
             import_without("msgspec", "typing_extensions")  # which imports `inspect`, and offers what `typing` has
@@ -26,6 +33,8 @@ def main() -> None:
             status = plain.run(sys.argv[1:])
             if status is not None:
                 sys.exit(status)
+            if raises:
+                signal.signal(signal.SIGINT, signal.default_int_handler)
     from fairway.cli.main import main as run
 
     run()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Callable
 from types import FrameType
 from typing import TYPE_CHECKING, TextIO
 
@@ -23,9 +24,9 @@ def run(project: Project, config: DaemonConfig, *, background: bool) -> int:
         config: How it runs.
         background: Started by `up -d`: everything goes to the daemon's log as JSON, nothing to a terminal.
     """
-    signal.signal(signal.SIGTERM, _interrupt)  # until the daemon listens to it: what was started has to be ended
+    held = _Held()
     try:
-        _run(project, config, background=background)
+        _run(project, config, held, background=background)
     except KeyboardInterrupt:
         pass  # one before the daemon listens, or a third that met it as it dropped everything: both end below
     # A second Ctrl-C makes the daemon drop everything where it stands; nothing of it may stay behind, whatever comes.
@@ -50,7 +51,36 @@ def _end_leftovers(project: Project) -> int:
     return 0 if running_daemon(project.layout.lock) is not None else stop_leftovers(project, grace=0.0)
 
 
-def _run(project: Project, config: DaemonConfig, *, background: bool) -> None:
+class _Held:
+    """Ctrl-C and SIGTERM until the daemon can listen to them: what was started has to be ended.
+
+    The first one waits until the daemon is loaded: raised in the middle, it would lose the pid of a process that is
+    being born, or leave a module half imported. A second one raises at once.
+    """
+
+    def __init__(self) -> None:
+        self._came = False
+        handlers: dict[signal.Signals, Callable[[int, FrameType | None], object]] = {signal.SIGTERM: _interrupt}
+        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # what is ignored, as in the background, stays so
+            handlers[signal.SIGINT] = signal.default_int_handler  # which asyncio knows, and replaces
+        self._handlers = handlers
+        for number in handlers:
+            signal.signal(number, self._hold)
+
+    def _hold(self, number: int, frame: FrameType | None) -> None:
+        if self._came:
+            raise KeyboardInterrupt
+        self._came = True
+
+    def release(self) -> None:
+        """From here on each raises `KeyboardInterrupt`; so does this, where one came."""
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        if self._came:
+            raise KeyboardInterrupt
+
+
+def _run(project: Project, config: DaemonConfig, held: _Held, *, background: bool) -> None:
     from fairway.cli.ahead import take_spare
     from fairway.platform.opening import opened
 
@@ -63,6 +93,7 @@ def _run(project: Project, config: DaemonConfig, *, background: bool) -> None:
         from fairway.cli.faces import faces
         from fairway.platform.daemon import run as run_daemon
 
+        held.release()
         run_daemon(opening, faces(project, background=background))
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +76,16 @@ def started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Started]:
     return calls
 
 
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Ctrl-C as at the start of a process; afterwards as it was."""
+    earlier = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, earlier)
+
+
 @pytest.mark.parametrize("line", PLAIN)
 def test_plain_arguments_are_read_as_click_reads_them(started: list[Started], line: str) -> None:
     assert plain.run(line.split()) == 0
@@ -135,7 +148,22 @@ def test_a_plain_daemon_never_loads_the_command_line(started: list[Started], mon
     monkeypatch.setattr("fairway.cli.main.main", lambda: pytest.fail("it was loaded"))
     monkeypatch.setattr(sys, "argv", ["fairway", "up", "shop"])
     monkeypatch.setattr("gc.disable", lambda: None)
-    with pytest.raises(SystemExit) as ended:
+    with interruptible(), pytest.raises(SystemExit) as ended:
         entry.main()
     assert ended.value.code == 0
     assert started[0][1].apps == ("shop",)
+
+
+def test_ctrl_c_ends_a_daemon_that_loads_by_its_signal(started: list[Started], monkeypatch: pytest.MonkeyPatch) -> None:
+    found: list[object] = []
+    monkeypatch.setattr("fairway.cli.ahead.begin", lambda _: None)
+    monkeypatch.setattr("gc.disable", lambda: None)
+    monkeypatch.setattr(plain, "run", lambda _: found.append(signal.getsignal(signal.SIGINT)))
+    monkeypatch.setattr("fairway.cli.main.main", lambda: found.append(signal.getsignal(signal.SIGINT)))
+    monkeypatch.setattr(sys, "argv", ["fairway", "up", "--tls"])
+    with interruptible():
+        entry.main()
+        assert found == [signal.SIG_DFL, signal.default_int_handler]
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        entry.main()
+        assert found[2:] == [signal.SIG_IGN, signal.SIG_IGN]
