@@ -170,6 +170,26 @@ async def test_without_a_connection_to_spare_claims_ask_now_and_then(make_redis:
         assert [x.id for x in await claiming] == ids
 
 
+async def test_the_end_of_an_awaited_job_rouses_no_claim(
+    make_redis: MakeRedis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server, answers = make_redis(), []
+    async with RedisStore(server.url) as worker, RedisStore(server.url) as reader, asyncio.timeout(10):
+        (awaited,) = (await reader.enqueue([JOB])).ids
+        (lease,) = await reader.claim(["default"], 10, 30.0, "other")
+        take = worker._take
+        monkeypatch.setattr(worker, "_take", lambda *told: answers.append(told) or take(*told))
+        claiming = claim(worker)
+        await waits(reader)
+        ending = asyncio.create_task(reader.wait(awaited, 5.0))
+        await waits(reader, 2)
+        await reader.settle([Completed(lease.id, lease.fence)])
+        assert (await ending).state == "completed"
+        ids = (await reader.enqueue([JOB])).ids
+        assert [x.id for x in await claiming] == ids
+        assert len(answers) == 2  # nothing at first, and then its job
+
+
 async def test_a_claim_ends_when_its_wait_does(make_redis: MakeRedis) -> None:
     async with RedisStore(make_redis().url) as store, asyncio.timeout(10):
         await store.enqueue([JOB])

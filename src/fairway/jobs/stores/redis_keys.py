@@ -77,8 +77,12 @@ class Keys:
         return f"{self.root}{name}:blocked"
 
     def wake(self, name: str) -> str:
-        """Return the key of a queue's stream of news."""
+        """Return the key of a queue's stream of news for claims that wait."""
         return f"{self.root}{name}:wake"
+
+    def ended(self, name: str) -> str:
+        """Return the key of a queue's stream of ends that somebody waits for."""
+        return f"{self.root}{name}:ended"
 
     def __repr__(self) -> str:
         return f"<Keys {self.namespace}>"

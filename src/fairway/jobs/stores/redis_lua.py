@@ -19,7 +19,8 @@ Keys of a queue, all after the store's tag and its name:
   ``w`` (jobs that somebody waits for).
 - ``fin`` a list: completed jobs in the order they ended.
 - Hashes: ``u`` unique keys, ``o`` the `once` ledger, ``cs`` used concurrency slots, ``bt:SEQ`` a batch.
-- ``wake`` a stream of news: w there is work in ready, f SEQ is final, s WORKER fell silent.
+- ``wake`` a stream of news for claims that wait: w there is work in ready, s WORKER fell silent. ``ended`` one for
+  readers that do: f SEQ is final.
 
 Scripts do not roll back, but nothing stops one half way either: what they read is checked before the first write, and
 those that add jobs are refused as a whole when memory is out (no allow-oom flag), while those that bring jobs to an end
@@ -229,7 +230,9 @@ local function clear_ledger(id, key, fence, done)
 end
 local function tell(id)
   if waited == nil then waited = call('EXISTS', p .. 'w') == 1 end
-  if waited and call('ZREM', p .. 'w', id) == 1 then wake('f', id) end
+  if waited and call('ZREM', p .. 'w', id) == 1 then
+    call('XADD', p .. 'ended', 'MAXLEN', '~', 1000, '*', 'f', id)
+  end
 end
 -- Brings a job to a final state; the caller has taken it out of where it was.
 local function finish(id, key, state, hangs, result)

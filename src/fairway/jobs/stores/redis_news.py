@@ -1,6 +1,6 @@
 """Readers that wait on Redis for the end of a job.
 
-One connection reads the queues' `wake` streams (``XREAD BLOCK`` of two seconds, never for ever) on behalf of all of
+One connection reads the queues' `ended` streams (``XREAD BLOCK`` of two seconds, never for ever) on behalf of all of
 them. Nothing can be missed between asking and waiting: whoever asked in vain was told the newest entry of the stream at
 that moment, and does not wait if the listener has read on since.
 """
@@ -112,7 +112,7 @@ class News:
                 queues = list(self._seen)
                 if not queues:
                     return  # the next wait begins anew
-                streams = [self._keys.wake(queue) for queue in queues]
+                streams = [self._keys.ended(queue) for queue in queues]
                 marks = ["{}-{}".format(*self._seen[queue]) for queue in queues]
                 try:
                     news = await link.command("XREAD", "COUNT", 1000, "BLOCK", BLOCK_MS, "STREAMS", *streams, *marks)
@@ -121,7 +121,7 @@ class News:
                     await asyncio.sleep(_PAUSE_S)
                     self._wake_all(Woken.NEWS)
                     continue
-                named = {self._keys.wake(queue).encode(): queue for queue in queues}
+                named = {self._keys.ended(queue).encode(): queue for queue in queues}
                 for stream, entries in news or ():
                     self._take(named[stream], entries)
         finally:
@@ -136,8 +136,8 @@ class News:
 
     def _take(self, queue: str, entries: list[tuple[bytes, list[bytes]]]) -> None:
         self._seen[queue] = parse_mark(entries[-1][0])
-        final = {(queue, fields[1]) for _, fields in entries if fields[0] == b"f"}
-        for waiter in list(self._waiters) if final else ():
+        final = {(queue, seq) for _, (_, seq) in entries}
+        for waiter in list(self._waiters):
             if waiter.job in final:
                 _settle(waiter, Woken.NEWS)
 

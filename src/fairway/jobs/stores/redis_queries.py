@@ -130,7 +130,7 @@ local state = call('HGET', p .. 'j:' .. ARGV[3], 's') or (whole(ARGV[3]) and 'a'
 if state ~= '' and not string.find('cdx', state, 1, true) then
   call('ZADD', p .. 'w', 'GT', mono + tonumber(ARGV[4]), ARGV[3])
 end
-local news = call('XREVRANGE', p .. 'wake', '+', '-', 'COUNT', 1)[1]
+local news = call('XREVRANGE', p .. 'ended', '+', '-', 'COUNT', 1)[1]
 return {state, news and news[1] or '0-0'}
 """,
     flags="allow-oom",
