@@ -133,8 +133,16 @@ class StateStore:
         self._db.close()
 
     def settle(self) -> None:
-        """Have all that was written so far on the disk; takes as long as the disk does, milliseconds."""
-        self._one("PRAGMA wal_checkpoint(PASSIVE)", ())
+        """Have all that was written so far on the disk; takes as long as the disk does, milliseconds.
+
+        A disk that is full or broken is in the log and no error: what has to be there has got there before.
+        """
+        try:
+            self._one("PRAGMA wal_checkpoint(PASSIVE)", ())
+        except apsw.Error as error:
+            from fairway.telemetry import log
+
+            log.get("platform").warning("state file is not settled", path=str(self.path), error=str(error))
 
     # -- apps ------------------------------------------------------------------------------------------------
 

@@ -162,3 +162,16 @@ def test_what_is_settled_is_in_the_main_file(state):
     copy.write_bytes(state.path.read_bytes())  # without the log beside it
     with contextlib.closing(sqlite3.connect(copy)) as db:
         assert db.execute("SELECT last FROM counter").fetchall() == [(1,)]
+
+
+def test_a_disk_that_is_full_ends_nothing_that_runs(state, monkeypatch, capsys):
+    state.next_number("a", "web")
+
+    def full(sql, _):
+        raise apsw.FullError("database or disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(state, "_one", full)
+        state.settle()
+    assert "state file is not settled" in "".join(capsys.readouterr())
+    assert state.next_number("a", "web") == 2
