@@ -89,6 +89,30 @@ async def test_redis_gone_fails_loudly_and_the_bus_goes_on_by_itself_when_it_is_
             assert (await made.channel.recv()).event.data == 3
 
 
+async def test_a_group_starts_again_though_the_new_log_has_outgrown_the_old_at_once(redis_server) -> None:
+    redis_server.command("FLUSHALL")
+    other, received = RedisEventStore.open(redis_server.url), []
+    async with EventBus(redis_server.url) as bus, asyncio.timeout(10):
+        async with bus.consume("made", group="g", after=0) as consumer:
+
+            async def receive(count: int) -> None:
+                for _ in range(count):
+                    delivery = await consumer.channel.recv()
+                    received.append(delivery.event.data)
+                    await delivery.ack()
+                    consumer.settle()
+
+            await other.append([("made", Event("made", n)) for n in range(3)])
+            await receive(3)
+            while consumer._taken < 3:  # it has asked once more, and waits
+                await asyncio.sleep(0.002)
+            redis_server.command("FLUSHALL")
+            await other.append([("made", Event("made", n)) for n in range(10, 15)])
+            await receive(5)
+    await other.close()
+    assert received == [0, 1, 2, 10, 11, 12, 13, 14]
+
+
 async def test_after_flushall_a_group_starts_again_and_subscribers_go_on(redis_server) -> None:
     redis_server.command("FLUSHALL")
     seen: Chan[int] = Chan(10)

@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import math
 import os
 import re
 import time
@@ -427,6 +428,7 @@ class RedisEventStore:
     def _refused(self, error: Refusal, group: str) -> EventError:
         text = str(error)
         if "NOGROUP" in text:
+            self._looked = -math.inf  # perhaps it went with the whole log: who asks where that ends is told which it is
             return UnknownGroup(f"expected a group that was joined, got {group!r}")
         if "READONLY" in text:
             self._link.leave()  # a replica since a failover; a new connection asks the name again
