@@ -14,7 +14,7 @@ from fairway.jobs.store import StoreOptions
 from fairway.jobs.stores import sqlite_writer
 from fairway.jobs.stores.sqlite import SqliteStore
 from fairway.jobs.stores.sqlite_engine import Engine
-from fairway.jobs.stores.sqlite_schema import WAL_PAGES, WAL_SIZE, extend_wal, open_writer
+from fairway.jobs.stores.sqlite_schema import WAL_PAGES, WAL_SIZE, extend_wal, open_writer, which_file
 from fairway.jobs.stores.sqlite_writer import Operation, Writer
 
 
@@ -70,7 +70,7 @@ class ByHand:
         self.wal = path.with_name(path.name + "-wal")
         self.connection = open_writer(path)
         self.writer = Writer(path, StoreOptions())
-        self.writer._connection = self.connection
+        self.writer._connection, self.writer._file = self.connection, which_file(path)
         self.engine = Engine(self.connection, StoreOptions(), ())
         self.engine.load()
         self._last = Operation(lambda engine: None, None)

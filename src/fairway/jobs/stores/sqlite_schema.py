@@ -149,6 +149,15 @@ def open_writer(path: Path, cache_kib: int = 8_192) -> apsw.Connection:
     return connection
 
 
+def which_file(path: Path) -> tuple[int, int] | None:
+    """Return which file lies at a path: its device and number there, or None."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
 def extend_wal(path: Path) -> None:
     """Give the log its size: to write over blocks that exist saves each commit the file system's own journal.
 

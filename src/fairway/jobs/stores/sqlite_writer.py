@@ -23,7 +23,7 @@ from fairway.jobs.errors import JobError, StoreUnavailable
 from fairway.jobs.job import Lease, Released
 from fairway.jobs.store import StoreOptions
 from fairway.jobs.stores.sqlite_engine import Engine
-from fairway.jobs.stores.sqlite_schema import WAL_PAGES, FileLock, extend_wal, open_writer
+from fairway.jobs.stores.sqlite_schema import WAL_PAGES, FileLock, extend_wal, open_writer, which_file
 
 _log = logging.getLogger(__name__)
 
@@ -69,8 +69,14 @@ class Claim(Operation):
         return engine.claim(self.queues, self.limit, self.lease_s, self.worker)
 
 
+class _FileGone(Exception):
+    """What was written went to a file that nobody can open."""
+
+
 class Writer:
     """Owns the write connection and its thread.
+
+    A file that is moved, replaced or removed ends it: what is not answered by then, and all that comes later, fails.
 
     Args:
         path: The database file; ``path.lock`` beside it keeps other processes out.
@@ -80,7 +86,8 @@ class Writer:
     def __init__(self, path: Path, options: StoreOptions) -> None:
         self.waiters: dict[int, list[asyncio.Future[None]]] = {}
         self.engine: Engine | None = None
-        self._path = path
+        self._path = path.absolute()  # whatever the current folder becomes
+        self._file: tuple[int, int] | None = None  # which one was opened
         self._options = options
         self._operations: queue.SimpleQueue[Operation | None] = queue.SimpleQueue()
         self._parked: list[Claim] = []
@@ -126,6 +133,7 @@ class Writer:
             lock = FileLock(self._path.with_name(self._path.name + ".lock"))
             connection = open_writer(self._path)
             self._connection = connection
+            self._file = which_file(self._path)
             engine = Engine(connection, self._options, self.waiters)
             engine.load()
         except (apsw.Error, OSError, JobError) as error:
@@ -139,6 +147,10 @@ class Writer:
         ready(None)
         try:
             self._serve(engine)
+        except _FileGone:
+            _log.critical("the file of the job store %s was moved, replaced or removed", self._path)
+            self._ended = self._gone()
+            self._refuse_left()
         except Exception as error:  # a bug, but nobody may wait for a thread that is gone
             _log.critical("the writer of the job store %s has ended", self._path, exc_info=error)
             self._ended = StoreUnavailable(
@@ -252,6 +264,9 @@ class Writer:
         except Exception as error:  # whatever it was, its callers hear of it
             self._undo(engine, operations, parked, error)
             return
+        if which_file(self._path) != self._file:
+            self._fail(done)
+            raise _FileGone
         self.commits += 1
         self.operations += len(operations)
         self._deliver(done, engine.finished)
@@ -296,9 +311,13 @@ class Writer:
             error, (apsw.FullError, apsw.IOError, apsw.NoMemError, apsw.BusyError, apsw.ReadOnlyError, MemoryError)
         )
         if not machine_fault and len(operations) > 1:
-            for operation in operations:
+            for at, operation in enumerate(operations):
                 operation.error = None
-                self._cycle(engine, [operation])
+                try:
+                    self._cycle(engine, [operation])
+                except _FileGone:
+                    self._fail(operations[at + 1 :])
+                    raise
             return
         if machine_fault:
             _log.error("the job store %s cannot write: %s", self._path, error)
@@ -358,6 +377,17 @@ class Writer:
         future = claim.future
         if future is not None and future.done() and not future.cancelled() and future.exception() is None:
             self._hand_back([claim])
+
+    def _fail(self, operations: list[Operation]) -> None:
+        for operation in operations:
+            operation.error = self._gone()
+        self._deliver(operations, [])
+
+    def _gone(self) -> StoreUnavailable:
+        return StoreUnavailable(
+            f"the file of the job store {self._path} was moved, replaced or removed while it was open",
+            hint="put it back where it is wanted, and start again what uses it",
+        )
 
     def _refuse_left(self) -> None:
         """Fail what is queued for a thread that is gone. Runs in it at its end, and in callers that come later."""
