@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -22,6 +23,13 @@ lines=$("$1/scripts/setup-dotnet.sh")
 eval "$lines"
 exec "$2" -c 'import json, os; print(json.dumps(dict(os.environ)))'
 """
+
+
+def pytest_configure() -> None:
+    """Let programs that tests start be interrupted, also where a shell runs the tests in the background."""
+    for number in (signal.SIGINT, signal.SIGQUIT):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")
