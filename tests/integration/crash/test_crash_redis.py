@@ -68,7 +68,8 @@ async def test_sigkill_of_redis_and_workers(redis_cluster: RedisCluster, capsys:
         cluster.start(name)
     async with RedisStore(cluster.url, StoreOptions(restart_grace_s=1.0)) as store:
         acked, killed = await harass(cluster, store, [["redis"], ["redis"], ["w1"], ["w1", "w2"], ["redis", "w1"]])
-        told = judge(cluster, await all_final(store, 120), acked, killed)
+        # Workers that are killed all the time run a quarter of what comes; two of 8 then run the rest, 1,000 a second.
+        told = judge(cluster, await all_final(store, 120 + CYCLES / 2), acked, killed)
     with capsys.disabled():
         print(f"\n{told}")
 
